@@ -1,0 +1,3 @@
+"""Multi-Scene PoseNet camera localization for ROS 2."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,127 @@
+"""Rotations as PoseNet-style networks regress them, and what the readers need of rigid motion.
+
+Quaternions are xyzw. Torch functions are differentiable and finite everywhere, in any float type;
+NumPy-side rotations use ``scipy.spatial.transform.Rotation``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from mspn_ros.records import Array, Pose
+
+# Below this norm the first two series terms are exact to float64's last digit or nearly so,
+# while the closed form divides a vanishing number by another.
+_SMALL = 1e-4
+
+
+def quaternion_to_log(quaternion: Tensor) -> Tensor:
+    """Log of unit quaternions, at half angle.
+
+    (..., 4) xyzw -> (..., 3) rad, norm <= pi/2; q and -q agree. With w >= 0 made so first,
+    log q = atan2(|v|, w) v / |v|. The gradient is finite everywhere except across the half turn
+    (w = 0), where the value itself jumps. Brahmbhatt et al. 2018 (MapNet), section 3.2.
+    """
+    # w < 0, not sign(w): sign(0) = 0 would wipe out half turns.
+    quaternion = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+    v, w = quaternion[..., :3], quaternion[..., 3:]
+    squared = (v * v).sum(-1, keepdim=True)
+    small = squared < _SMALL**2
+    norm = torch.sqrt(torch.where(small, torch.ones_like(squared), squared))
+    closed = torch.atan2(norm, w) / norm
+    # atan2(n, w)/n = 1/w - n^2/(3 w^3) + ...; w is near 1 in this branch.
+    safe_w = torch.where(small, w, torch.ones_like(w))
+    series = 1 / safe_w - squared / (3 * safe_w**3)
+    return v * torch.where(small, series, closed)
+
+
+def log_to_quaternion(log: Tensor) -> Tensor:
+    """Exponential map: (..., 3) rad at half angle -> (..., 4) xyzw unit quaternion.
+
+    exp u = (sin|u| u / |u|, cos|u|); the rotation vector is 2u. Inverse of
+    :func:`quaternion_to_log` for norms below pi/2, any norm is accepted.
+    Brahmbhatt et al. 2018 (MapNet), section 3.2.
+    """
+    squared = (log * log).sum(-1, keepdim=True)
+    small = squared < _SMALL**2
+    norm = torch.sqrt(torch.where(small, torch.ones_like(squared), squared))
+    sinc = torch.where(small, 1 - squared / 6, torch.sin(norm) / norm)
+    cosine = torch.where(small, 1 - squared / 2, torch.cos(norm))
+    return torch.nn.functional.normalize(torch.cat((log * sinc, cosine), -1), dim=-1)
+
+
+def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Hamilton product: (..., 4) xyzw, (..., 4) xyzw -> (..., 4); b's rotation acts first."""
+    av, aw = a[..., :3], a[..., 3:]
+    bv, bw = b[..., :3], b[..., 3:]
+    v = aw * bv + bw * av + torch.linalg.cross(av, bv)
+    w = aw * bw - (av * bv).sum(-1, keepdim=True)
+    return torch.cat((v, w), -1)
+
+
+def quaternion_conjugate(quaternion: Tensor) -> Tensor:
+    """Inverse of unit quaternions: (..., 4) xyzw -> (..., 4)."""
+    return torch.cat((-quaternion[..., :3], quaternion[..., 3:]), -1)
+
+
+def matrix_to_pose(camera_to_world: Array) -> Pose:
+    """A pose from a (3, 4) or (4, 4) camera-to-world matrix.
+
+    The rotation part is projected on the nearest rotation, since files round their digits.
+
+    Raises:
+        ValueError: not finite, or further than 0.1 from any rotation (scaled, mirrored).
+    """
+    if not np.isfinite(camera_to_world).all():
+        raise ValueError("the pose has a NaN or an infinite number")
+    matrix = camera_to_world[:3, :3].astype(np.float64)
+    u, _, vt = np.linalg.svd(matrix)
+    rotation = u @ vt
+    if np.linalg.det(rotation) < 0 or np.abs(matrix - rotation).max() > 0.1:
+        raise ValueError("the pose's 3x3 part is no rotation")
+    quaternion = Rotation.from_matrix(rotation).as_quat()
+    return Pose(camera_to_world[:3, 3].astype(np.float64), quaternion)
+
+
+def quaternion_to_pose(position: Array, quaternion: Array) -> Pose:
+    """A pose from a position (3,) and a camera-to-world quaternion (4,) xyzw, normalised here.
+
+    Raises:
+        ValueError: not finite, or a quaternion whose norm differs from 1 by more than 0.1.
+    """
+    position, quaternion = np.asarray(position, np.float64), np.asarray(quaternion, np.float64)
+    if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
+        raise ValueError("the pose has a NaN or an infinite number")
+    norm = float(np.linalg.norm(quaternion))
+    if abs(norm - 1) > 0.1:
+        raise ValueError(f"the quaternion's norm is {norm:.3g}, not 1")
+    return Pose(position, quaternion / norm)
+
+
+def pose_to_matrix(pose: Pose) -> Array:
+    """(4, 4) camera-to-world matrix of a pose."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_quat(pose.quaternion).as_matrix()
+    matrix[:3, 3] = pose.position
+    return matrix
+
+
+def invert_pose(pose: Pose) -> Pose:
+    """World-to-camera from camera-to-world, or the other way round: x -> R^T (x - t)."""
+    inverse = Rotation.from_quat(pose.quaternion).inv()
+    return Pose(-inverse.apply(pose.position), inverse.as_quat())
+
+
+def viewing_direction(quaternion: Array) -> Array:
+    """Unit vectors along the optical axis (camera z) in the world: (..., 4) xyzw -> (..., 3)."""
+    flat = np.asarray(quaternion, np.float64).reshape(-1, 4)
+    directions = Rotation.from_quat(flat).apply([0.0, 0.0, 1.0])
+    return np.asarray(directions).reshape((*np.shape(quaternion)[:-1], 3))
+
+
+def mean_quaternion(quaternions_N4: Array) -> Array:
+    """Chordal mean rotation of (N, 4) xyzw quaternions; q and -q count alike -> (4,) xyzw."""
+    return np.asarray(Rotation.from_quat(quaternions_N4).mean().as_quat())

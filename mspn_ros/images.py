@@ -1,0 +1,245 @@
+"""From encoded or raw image bytes to what the network sees; training and the robot share it.
+
+An image is a contiguous (H, W, 3) uint8 RGB array. ``resize_shorter_side`` is the one reference
+resize of the project: faster ones are held against it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from mspn_ros.records import ImageError, ImageHW3, Intrinsics
+
+# Bounds for images from strangers: a forged header must not allocate gigabytes.
+MAX_PIXELS = 64_000_000
+MAX_ENCODED_BYTES = 128_000_000
+
+
+def _to_8_bit(image: Any) -> Any:
+    """16-bit to 8-bit over the full range, as compiled cv_bridge does (65535 -> 255)."""
+    return (image.astype(np.float32) * (255.0 / 65535.0) + 0.5).astype(np.uint8)
+
+
+def _cv(code: int) -> Callable[[Any], Any]:
+    return lambda image: cv2.cvtColor(image, code)
+
+
+# encoding of sensor_msgs/Image -> (dtype, channels, conversion to RGB). OpenCV names its Bayer
+# codes after the second row's second and third pixel, ROS after the first row's: hence the swap.
+_RAW_ENCODINGS: dict[str, tuple[str, int, Callable[[Any], Any]]] = {
+    "rgb8": ("u1", 3, lambda image: image),
+    "8UC3": ("u1", 3, _cv(cv2.COLOR_BGR2RGB)),
+    "bgr8": ("u1", 3, _cv(cv2.COLOR_BGR2RGB)),
+    "rgba8": ("u1", 4, _cv(cv2.COLOR_RGBA2RGB)),
+    "bgra8": ("u1", 4, _cv(cv2.COLOR_BGRA2RGB)),
+    "8UC4": ("u1", 4, _cv(cv2.COLOR_BGRA2RGB)),
+    "mono8": ("u1", 1, _cv(cv2.COLOR_GRAY2RGB)),
+    "8UC1": ("u1", 1, _cv(cv2.COLOR_GRAY2RGB)),
+    "mono16": ("u2", 1, lambda image: cv2.cvtColor(_to_8_bit(image), cv2.COLOR_GRAY2RGB)),
+    "rgb16": ("u2", 3, _to_8_bit),
+    "bgr16": ("u2", 3, lambda image: cv2.cvtColor(_to_8_bit(image), cv2.COLOR_BGR2RGB)),
+    "bayer_rggb8": ("u1", 1, _cv(cv2.COLOR_BayerBG2RGB)),
+    "bayer_bggr8": ("u1", 1, _cv(cv2.COLOR_BayerRG2RGB)),
+    "bayer_gbrg8": ("u1", 1, _cv(cv2.COLOR_BayerGR2RGB)),
+    "bayer_grbg8": ("u1", 1, _cv(cv2.COLOR_BayerGB2RGB)),
+    "yuv422": ("u1", 2, _cv(cv2.COLOR_YUV2RGB_UYVY)),
+    "uyvy": ("u1", 2, _cv(cv2.COLOR_YUV2RGB_UYVY)),
+    "yuv422_yuy2": ("u1", 2, _cv(cv2.COLOR_YUV2RGB_YUYV)),
+    "yuyv": ("u1", 2, _cv(cv2.COLOR_YUV2RGB_YUYV)),
+}
+
+RAW_ENCODINGS = tuple(_RAW_ENCODINGS)
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuse empty and absurd sizes.
+
+    Raises:
+        ImageError: a side is zero or the image has more than MAX_PIXELS pixels.
+    """
+    if height <= 0 or width <= 0:
+        raise ImageError(f"image of {width}x{height} pixels is empty; check the camera driver")
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"image of {width}x{height} pixels is over the limit of {MAX_PIXELS} pixels; "
+            "have the driver publish a smaller one"
+        )
+
+
+def decode_raw(
+    data: Any, height: int, width: int, encoding: str, step: int, is_bigendian: bool = False
+) -> ImageHW3:
+    """Decode the fields of a ``sensor_msgs/Image`` -> (H, W, 3) uint8 RGB.
+
+    ``data`` is any buffer (``array.array``, bytes, ndarray). Row padding (``step`` beyond the
+    pixels) is honoured; missing or surplus bytes are refused, since both shear the picture.
+
+    Raises:
+        ImageError: unknown encoding, wrong step or length, empty or too large.
+    """
+    if encoding not in _RAW_ENCODINGS:
+        raise ImageError(
+            f"encoding {encoding!r} is not supported; have the driver publish one of "
+            f"{', '.join(RAW_ENCODINGS)}"
+        )
+    check_size(height, width)
+    kind, channels, convert = _RAW_ENCODINGS[encoding]
+    dtype = np.dtype(kind).newbyteorder(">" if is_bigendian else "<")
+    row_bytes = width * channels * dtype.itemsize
+    if step < row_bytes:
+        raise ImageError(
+            f"step {step} is shorter than a row of {width} {encoding} pixels ({row_bytes} bytes); "
+            "the driver fills the message wrongly"
+        )
+    buffer = np.frombuffer(data, np.uint8)
+    # Some drivers leave the last row's padding away; nothing else may be missing.
+    if not step * (height - 1) + row_bytes <= buffer.size <= step * height:
+        raise ImageError(
+            f"{buffer.size} bytes of data where {width}x{height} {encoding} with step {step} "
+            f"needs {step * height}; the message is truncated or mislabelled"
+        )
+    if buffer.size < step * height:
+        buffer = np.concatenate((buffer, np.zeros(step * height - buffer.size, np.uint8)))
+    rows = np.ascontiguousarray(buffer.reshape(height, step)[:, :row_bytes])
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    pixels = rows.view(dtype).reshape(shape)
+    if ("yuv" in encoding or "uyv" in encoding) and width % 2:
+        raise ImageError(f"{encoding} image has odd width {width}; 4:2:2 needs an even one")
+    try:
+        return np.ascontiguousarray(convert(pixels))
+    except cv2.error as error:
+        raise ImageError(
+            f"{width}x{height} {encoding} image cannot be converted: {error.err}"
+        ) from error
+
+
+def decode_compressed(data: Any, place: str = "compressed image") -> ImageHW3:
+    """Decode JPEG, PNG or another format that Pillow knows -> (H, W, 3) uint8 RGB.
+
+    Pillow rather than OpenCV, which fills the missing part of a truncated JPEG with grey and
+    says nothing; a pose from it would be wrong. EXIF orientation is left alone, as the tools
+    that make poses leave it.
+
+    Raises:
+        ImageError: empty, truncated, corrupt, no image, or too large.
+    """
+    encoded = bytes(data)
+    if not encoded:
+        raise ImageError(f"{place} has no bytes; check the publisher or the file")
+    if len(encoded) > MAX_ENCODED_BYTES:
+        raise ImageError(f"{place} has {len(encoded)} bytes, over the limit of {MAX_ENCODED_BYTES}")
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            check_size(image.height, image.width)
+            if image.mode in ("I;16", "I;16B", "I"):
+                return decode_raw(
+                    np.asarray(image).astype("<u2").tobytes(),
+                    image.height,
+                    image.width,
+                    "mono16",
+                    2 * image.width,
+                )
+            return np.array(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{place} is no JPEG, PNG or other known image; send one of these"
+        ) from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{place} is truncated or corrupt ({error}); it is left out") from error
+
+
+def read_image(path: Path) -> ImageHW3:
+    """Read an image file -> (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: missing, unreadable, or anything decode_compressed refuses.
+    """
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the dataset") from error
+    return decode_compressed(encoded, str(path))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) from the file's header alone.
+
+    Raises:
+        ImageError: missing, empty or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            check_size(image.height, image.width)
+            return image.width, image.height
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: no JPEG, PNG or other known image") from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """(height, width) after the shorter side has become ``shorter``, the other rounded."""
+    scale = shorter / min(height, width)
+    return max(shorter, round(height * scale)), max(shorter, round(width * scale))
+
+
+def resize_shorter_side(image_HW3: Tensor, shorter: int) -> Tensor:
+    """Resize so that the shorter side is ``shorter``: (H, W, 3) uint8 -> (h, w, 3) uint8.
+
+    Antialiased bilinear in float32, then rounded to uint8, on whatever device the image is: the
+    bytes that training keeps are the bytes that the robot computes. The paper, section 4.2.
+    """
+    height, width = resized_shape(image_HW3.shape[0], image_HW3.shape[1], shorter)
+    if image_HW3.shape[:2] == (height, width):
+        return image_HW3
+    planes = image_HW3.permute(2, 0, 1).unsqueeze(0).float()
+    resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8).squeeze(0).permute(1, 2, 0)
+
+
+def center_crop(image_HW3: Tensor, size: int) -> Tensor:
+    """The central ``size`` x ``size`` square: (H, W, 3) -> (size, size, 3)."""
+    top = (image_HW3.shape[0] - size) // 2
+    left = (image_HW3.shape[1] - size) // 2
+    return image_HW3[top : top + size, left : left + size]
+
+
+def prepare(image: ImageHW3, shorter: int, crop: int, device: torch.device) -> Tensor:
+    """Resize and centre-crop on ``device``: (H, W, 3) uint8 array -> (3, crop, crop) uint8.
+
+    The test-time half of the paper's section 4.2; the network normalises (see ``normalise``).
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    return center_crop(resize_shorter_side(tensor, shorter), crop).permute(2, 0, 1)
+
+
+def normalise(image_B3HW: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 or float (0..255) images (B, 3, H, W) -> float32, (x / 255 - mean) / std by channel."""
+    return (image_B3HW.float() / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+
+
+def prepared_intrinsics(intrinsics: Intrinsics, shorter: int, crop: int) -> Intrinsics:
+    """The camera that sees what ``prepare`` returns: scaled, then shifted by the central crop."""
+    height, width = resized_shape(intrinsics.height, intrinsics.width, shorter)
+    scaled = intrinsics.scaled_to(width, height)
+    left, top = (width - crop) // 2, (height - crop) // 2
+    return Intrinsics(
+        scaled.fx,
+        scaled.fy,
+        scaled.cx - left,
+        scaled.cy - top,
+        crop,
+        crop,
+        scaled.distortion,
+        scaled.assumed,
+    )

@@ -1,0 +1,142 @@
+"""Pose errors and what is made of them: the only place where the project's numbers are defined.
+
+Everything is float64 NumPy. A frame without an answer, or with a wrong scene, has an infinite
+error; it takes part in every median and recall. Trajectories are never aligned: a pose is absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mspn_ros.records import Array
+
+# (position bound, rotation bound in degrees); the community's usual pairs.
+RECALL_BOUNDS = ((0.05, 5.0), (0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
+
+
+def position_error(estimated: Array, true: Array) -> Array:
+    """Euclidean distance, (..., 3), (..., 3) -> (...), in the unit of the positions."""
+    return np.asarray(np.linalg.norm(np.asarray(estimated) - np.asarray(true), axis=-1))
+
+
+def rotation_error_deg(estimated: Array, true: Array) -> Array:
+    """Angle between two orientations, (..., 4), (..., 4) xyzw -> (...) degrees in [0, 180].
+
+    2 atan2(|v|, |w|) of the relative quaternion: exact for tiny angles, where
+    2 arccos(|q1 . q2|) loses half of the digits.
+    """
+    a = np.asarray(estimated, np.float64)
+    b = np.asarray(true, np.float64)
+    v = a[..., 3:] * b[..., :3] - b[..., 3:] * a[..., :3] - np.cross(a[..., :3], b[..., :3])
+    w = (a * b).sum(-1)
+    return np.asarray(np.degrees(2 * np.arctan2(np.linalg.norm(v, axis=-1), np.abs(w))))
+
+
+def median_error(errors: Array) -> float:
+    """Median with infinite errors counted; infinite for no errors at all.
+
+    Raises:
+        ValueError: an error is NaN, which nan-medians would hide.
+    """
+    if np.isnan(errors).any():
+        raise ValueError("an error is NaN")
+    return float(np.median(errors)) if len(errors) else float("inf")
+
+
+def position_extent(positions_N3: Array) -> float:
+    """Diagonal of the box between the 5th and 95th percentile of positions, (N, 3) -> scalar."""
+    low, high = np.percentile(positions_N3, (5, 95), axis=0)
+    return float(np.linalg.norm(high - low))
+
+
+def recall(position_errors: Array, rotation_errors_deg: Array) -> dict[str, float]:
+    """Share of frames within each of RECALL_BOUNDS, keyed like ``"0.25/2"``."""
+    return {
+        f"{bound:g}/{degrees:g}": _mean(
+            (position_errors <= bound) & (rotation_errors_deg <= degrees)
+        )
+        for bound, degrees in RECALL_BOUNDS
+    }
+
+
+def _mean(flags: npt.NDArray[np.bool_]) -> float:
+    return float(flags.mean()) if len(flags) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SceneScore:
+    """How one scene's frames fared; the row of every table. Errors are medians over all frames."""
+
+    scene: str
+    frames: int
+    answered: int
+    unit: str
+    median_position: float
+    median_rotation_deg: float
+    percent_of_extent: float
+    scene_accuracy: float
+    recall: dict[str, float]
+
+
+def score_scene(
+    scene: str,
+    unit: str,
+    extent: float,
+    position_errors: Array,
+    rotation_errors_deg: Array,
+    answered: npt.NDArray[np.bool_],
+    scene_right: npt.NDArray[np.bool_],
+) -> SceneScore:
+    """Summarise one scene from per-frame arrays of equal length N.
+
+    ``answered`` marks frames with a pose, ``scene_right`` those whose named scene is the true
+    one; errors of all others must be infinite already. ``extent`` comes from
+    :func:`position_extent` of the training positions.
+    """
+    median = median_error(position_errors)
+    return SceneScore(
+        scene=scene,
+        frames=len(position_errors),
+        answered=int(answered.sum()),
+        unit=unit,
+        median_position=median,
+        median_rotation_deg=median_error(rotation_errors_deg),
+        percent_of_extent=100 * median / extent if extent > 0 else float("inf"),
+        scene_accuracy=_mean(scene_right),
+        recall=recall(position_errors, rotation_errors_deg),
+    )
+
+
+def mean_score(scores: Sequence[SceneScore]) -> SceneScore:
+    """Mean over scenes of each scene's medians; the field's usual last column."""
+    units = {score.unit for score in scores}
+    return SceneScore(
+        scene="mean",
+        frames=sum(score.frames for score in scores),
+        answered=sum(score.answered for score in scores),
+        unit=units.pop() if len(units) == 1 else "mixed",
+        median_position=float(np.mean([score.median_position for score in scores])),
+        median_rotation_deg=float(np.mean([score.median_rotation_deg for score in scores])),
+        percent_of_extent=float(np.mean([score.percent_of_extent for score in scores])),
+        scene_accuracy=float(np.mean([score.scene_accuracy for score in scores])),
+        recall={
+            key: float(np.mean([score.recall[key] for score in scores])) for key in scores[0].recall
+        }
+        if scores
+        else {},
+    )
+
+
+def confusion(
+    true: Sequence[str], named: Sequence[str], names: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Counts (len(names), len(names)): rows the true scene, columns the named one."""
+    index = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), np.int64)
+    for t, n in zip(true, named, strict=True):
+        counts[index[t], index[n]] += 1
+    return counts

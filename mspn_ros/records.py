@@ -1,0 +1,147 @@
+"""The plain records that every room shares, and the errors a user may see.
+
+Conventions, everywhere in this project: poses are camera-to-world; a position is the camera
+centre in the scene's frame (metres, or the scene's own unit where its scale is unknown); camera
+axes are x right, y down, z forward (OpenCV, the optical frame of REP-103); quaternions are
+x, y, z, w as in ROS and SciPy. NumPy only, so that any room can import this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+ImageHW3 = npt.NDArray[np.uint8]
+
+UNKNOWN_SCENE_ID = -1
+UNKNOWN_SCENE = "unknown"
+
+
+class MspnError(Exception):
+    """An error that the user can mend: one line that says value, place and remedy.
+
+    The command line prints it and exits with 1; the node logs it. Never wrap a bug in it.
+    """
+
+
+class ConfigError(MspnError):
+    """A setting, parameter or command-line value is unusable."""
+
+
+class DatasetError(MspnError):
+    """A folder or file of images and poses cannot be read as what it should be."""
+
+
+class ImageError(MspnError):
+    """An image message or file cannot be decoded."""
+
+
+class ModelError(MspnError):
+    """A model directory, a stored file or weights cannot be used."""
+
+
+class BagError(MspnError):
+    """A rosbag cannot be read, or lacks what was asked for."""
+
+
+class RosError(MspnError):
+    """ROS 2 is missing, or a peer on the network does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """A camera-to-world pose: ``position`` (3,) and unit ``quaternion`` (4,) xyzw, float64."""
+
+    position: Array
+    quaternion: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsics:
+    """A pinhole camera in pixels of an image of ``width`` x ``height``.
+
+    ``distortion`` holds OpenCV's (k1, k2, p1, p2, k3 ...), empty for none. ``assumed`` is True
+    where the format has no intrinsics and a stated default focal length was taken.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+    distortion: tuple[float, ...] = ()
+    assumed: bool = False
+
+    def scaled_to(self, width: int, height: int) -> Intrinsics:
+        """The same camera for the image resized to ``width`` x ``height`` pixels.
+
+        Pixel centres lie at half-integers of the continuous image plane, hence the 0.5.
+        """
+        sx, sy = width / self.width, height / self.height
+        return Intrinsics(
+            self.fx * sx,
+            self.fy * sy,
+            (self.cx + 0.5) * sx - 0.5,
+            (self.cy + 0.5) * sy - 0.5,
+            width,
+            height,
+            self.distortion,
+            self.assumed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One posed image of a scene: where the file is, and the camera-to-world pose.
+
+    ``name`` is the image's path as its dataset writes it (unique within the scene); ``sequence``
+    names the recording it belongs to, so that validation blocks and tuples never cross one.
+    """
+
+    image_path: Path
+    name: str
+    scene: str
+    split: str
+    pose: Pose
+    sequence: str = ""
+    stamp_s: float | None = None
+    intrinsics: Intrinsics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadFrame:
+    """A frame that a reader left out, and why. Counted and listed, never replaced."""
+
+    name: str
+    split: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoseEstimate:
+    """The localizer's answer for one image.
+
+    ``position`` (3,) and ``quaternion`` (4,) xyzw are camera-to-scene, None while the place is
+    unknown. ``covariance`` (6, 6) follows REP-103: x, y, z in units squared, then rotations about
+    the fixed axes x, y, z in rad^2. ``reason`` says why there is no pose.
+    """
+
+    scene_id: int
+    scene: str
+    confidence: float
+    frame_id: str = ""
+    position: Array | None = None
+    quaternion: Array | None = None
+    covariance: Array | None = None
+    reason: str = ""
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        """Whether a pose was given."""
+        return self.position is not None
