@@ -23,6 +23,11 @@ from mspn_ros.records import ImageError, ImageHW3, Intrinsics
 # Bounds for images from strangers: a forged header must not allocate gigabytes.
 MAX_PIXELS = 64_000_000
 MAX_ENCODED_BYTES = 128_000_000
+# A sliver of 1 x 60,000,000 pixels would become terabytes when its shorter side is resized.
+MAX_ASPECT = 32
+
+# Not all that Pillow knows: it hands EPS files to Ghostscript, for one.
+_ENCODED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 
 
 def _to_8_bit(image: Any) -> Any:
@@ -61,18 +66,24 @@ _RAW_ENCODINGS: dict[str, tuple[str, int, Callable[[Any], Any]]] = {
 RAW_ENCODINGS = tuple(_RAW_ENCODINGS)
 
 
-def check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int, place: str = "image") -> None:
     """Refuse empty and absurd sizes.
 
     Raises:
-        ImageError: a side is zero or the image has more than MAX_PIXELS pixels.
+        ImageError: a side is zero, the image has more than MAX_PIXELS pixels, or one side is
+            more than MAX_ASPECT times the other.
     """
     if height <= 0 or width <= 0:
-        raise ImageError(f"image of {width}x{height} pixels is empty; check the camera driver")
+        raise ImageError(f"{place} of {width}x{height} pixels is empty; check the camera driver")
     if height * width > MAX_PIXELS:
         raise ImageError(
-            f"image of {width}x{height} pixels is over the limit of {MAX_PIXELS} pixels; "
+            f"{place} of {width}x{height} pixels is over the limit of {MAX_PIXELS} pixels; "
             "have the driver publish a smaller one"
+        )
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ImageError(
+            f"{place} of {width}x{height} pixels is narrower than 1:{MAX_ASPECT}, no camera's "
+            "picture; check its width and height"
         )
 
 
@@ -108,15 +119,16 @@ def decode_raw(
             f"{buffer.size} bytes of data where {width}x{height} {encoding} with step {step} "
             f"needs {step * height}; the message is truncated or mislabelled"
         )
-    if buffer.size < step * height:
-        buffer = np.concatenate((buffer, np.zeros(step * height - buffer.size, np.uint8)))
-    rows = np.ascontiguousarray(buffer.reshape(height, step)[:, :row_bytes])
+    # Strides rather than a reshape: the last row may end before its padding does.
+    rows = np.lib.stride_tricks.as_strided(buffer, (height, row_bytes), (step, 1))
+    rows = np.ascontiguousarray(rows)
     shape = (height, width) if channels == 1 else (height, width, channels)
     pixels = rows.view(dtype).reshape(shape)
     if ("yuv" in encoding or "uyv" in encoding) and width % 2:
         raise ImageError(f"{encoding} image has odd width {width}; 4:2:2 needs an even one")
     try:
-        return np.ascontiguousarray(convert(pixels))
+        # Writable, since torch warns of sharing memory with immutable bytes.
+        return np.require(convert(pixels), np.uint8, ("C", "W"))
     except cv2.error as error:
         raise ImageError(
             f"{width}x{height} {encoding} image cannot be converted: {error.err}"
@@ -124,7 +136,7 @@ def decode_raw(
 
 
 def decode_compressed(data: Any, place: str = "compressed image") -> ImageHW3:
-    """Decode JPEG, PNG or another format that Pillow knows -> (H, W, 3) uint8 RGB.
+    """Decode JPEG, PNG, WebP, BMP or PPM -> (H, W, 3) uint8 RGB.
 
     Pillow rather than OpenCV, which fills the missing part of a truncated JPEG with grey and
     says nothing; a pose from it would be wrong. EXIF orientation is left alone, as the tools
@@ -139,8 +151,8 @@ def decode_compressed(data: Any, place: str = "compressed image") -> ImageHW3:
     if len(encoded) > MAX_ENCODED_BYTES:
         raise ImageError(f"{place} has {len(encoded)} bytes, over the limit of {MAX_ENCODED_BYTES}")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            check_size(image.height, image.width)
+        with Image.open(io.BytesIO(encoded), formats=_ENCODED_FORMATS) as image:
+            check_size(image.height, image.width, place)
             if image.mode in ("I;16", "I;16B", "I"):
                 return decode_raw(
                     np.asarray(image).astype("<u2").tobytes(),
@@ -152,7 +164,7 @@ def decode_compressed(data: Any, place: str = "compressed image") -> ImageHW3:
             return np.array(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{place} is no JPEG, PNG or other known image; send one of these"
+            f"{place} is none of {', '.join(_ENCODED_FORMATS)}; send one of these"
         ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{place} is truncated or corrupt ({error}); it is left out") from error
@@ -175,14 +187,16 @@ def image_size(path: Path) -> tuple[int, int]:
     """(width, height) from the file's header alone.
 
     Raises:
-        ImageError: missing, empty or no image.
+        ImageError: missing, empty, too large or no image.
     """
     try:
-        with Image.open(path) as image:
-            check_size(image.height, image.width)
+        with Image.open(path, formats=_ENCODED_FORMATS) as image:
+            check_size(image.height, image.width, str(path))
             return image.width, image.height
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: no JPEG, PNG or other known image") from error
+        raise ImageError(f"{path}: none of {', '.join(_ENCODED_FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: too large ({error}); make a smaller one") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
 

@@ -145,3 +145,70 @@ class PoseEstimate:
     def known(self) -> bool:
         """Whether a pose was given."""
         return self.position is not None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutErrors:
+    """Errors of a scene's head on frames that training did not see; the source of covariance.
+
+    Variances are per axis: of the position in the scene's frame (unit squared), and of the
+    rotation vector about the scene's fixed axes (rad^2).
+    """
+
+    frames: int
+    median_position: float
+    median_rotation_deg: float
+    position_variance: tuple[float, float, float]
+    rotation_variance: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRow:
+    """All that the scene bank stores of one scene.
+
+    ``position_offset`` (3,), ``position_scale`` and ``reference_rotation`` (4,) xyzw turn the
+    head's output into a pose (network/coding.py). ``head`` names the head's kind,
+    ``head_tensors`` are its float32 arrays; ``classifier_weight`` (F,) and ``classifier_bias``
+    are the scene's logit. ``feature_mean`` and ``feature_std`` (F,) describe its training frames.
+    ``box_low`` and ``box_high`` (3,) are the 5th and 95th percentile of training positions.
+    ``map_from_scene`` (8,) is a similarity: translation, quaternion xyzw, scale. ``id`` is 0
+    until the bank has given one.
+    """
+
+    name: str
+    uuid: str
+    frame_id: str
+    backbone_id: str
+    position_offset: Array
+    position_scale: float
+    reference_rotation: Array
+    head: str
+    head_tensors: dict[str, npt.NDArray[np.float32]]
+    classifier_weight: npt.NDArray[np.float32]
+    classifier_bias: float
+    s_t: float
+    s_q: float
+    feature_mean: npt.NDArray[np.float32]
+    feature_std: npt.NDArray[np.float32]
+    acceptance_threshold: float
+    held_out: HeldOutErrors | None
+    frames: int
+    box_low: Array
+    box_high: Array
+    metres_per_unit: float | None = None
+    map_frame: str | None = None
+    map_from_scene: Array | None = None
+    intrinsics: Intrinsics | None = None
+    provenance: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    id: int = 0
+
+    @property
+    def unit(self) -> str:
+        """``m``, or ``u`` where the scale is unknown."""
+        return "u" if self.metres_per_unit is None else "m"
+
+    @property
+    def extent(self) -> float:
+        """Diagonal of the 5-95 % box of training positions, in the scene's unit."""
+        return float(np.linalg.norm(self.box_high - self.box_low))

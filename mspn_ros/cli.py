@@ -1,0 +1,177 @@
+"""``mspn <command>``: parses, calls one function per command, turns errors into one line.
+
+The functions live in mspn_ros/commands/; each imports what it needs when it is called, so that
+``mspn --help`` is quick and nothing but ``localize`` and live replay needs ROS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mspn_ros import __version__
+from mspn_ros.commands import data, learn, run
+from mspn_ros.records import ConfigError, MspnError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is one line and exit code 1, as every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see '{self.prog} --help'")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; ``command`` holds the function to call."""
+    parser = _Parser(prog="mspn", description="Multi-Scene PoseNet camera localization for ROS 2.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, text: str, function: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    demo = add("demo", "Run the packaged model in a real node on a packaged bag.", run.demo)
+    _output(demo, "runs/demo")
+    _add_train(add("train", "Learn a backbone and a scene bank.", learn.train))
+    _add_evaluate(add("evaluate", "Judge a model on a dataset's split.", learn.evaluate))
+    _add_replay(add("replay", "Run a bag through a model, offline or live over DDS.", run.replay))
+    _add_inspect(add("inspect", "Show what a reader finds in datasets.", data.inspect))
+    _add_dataset(commands)
+    _add_scenes(commands)
+    localize = add("localize", "Start the ROS 2 node.", run.localize)
+    run.add_localize_arguments(localize)
+    return parser
+
+
+def _output(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--output", type=Path, default=Path(default), help=f"folder for results (default {default})"
+    )
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="model directory")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="SCENES",
+        help="scene set: name=path, a folder, or a YAML file",
+    )
+    parser.add_argument("--split", default="test", help="which frames (default test)")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="YAML file, or a preset: default, paper")
+    parser.add_argument("--scenes", nargs="+", metavar="SCENES", help="name=path or YAML files")
+    parser.add_argument("--output", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override settings, as in epochs=10 optimizer.head_lr=1e-3",
+    )
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _data(parser)
+    parser.add_argument("--oracle", action="store_true", help="tell the model the true scene")
+    parser.add_argument(
+        "--paper", action="store_true", help="compare raw numbers of wrong scenes as well"
+    )
+    parser.add_argument(
+        "--references",
+        metavar="BACKBONE=WEIGHTS",
+        help="also judge mean pose, nearest frame, retrieval and ridge on frozen features",
+    )
+    _json(parser)
+    _output(parser, "runs/evaluate")
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, help="ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag")
+    _model(parser)
+    parser.add_argument("--image-topic", help="needed where the bag has several")
+    parser.add_argument("--pose-topic", help="ground truth; 'none' ignores it")
+    parser.add_argument("--scene", help="scene that the ground truth belongs to")
+    parser.add_argument("--live", action="store_true", help="play over DDS into the running node")
+    parser.add_argument("--namespace", default="mspn", help="of the live node (default mspn)")
+    _json(parser)
+    _output(parser, "runs/replay")
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="folder, name=path or YAML file")
+    parser.add_argument("--format", help="instead of detecting it")
+    parser.add_argument("--focal-px", type=float, help="instead of an assumed focal length")
+    parser.add_argument("--headers-only", action="store_true", help="do not decode every image")
+    _json(parser)
+    _output(parser, "runs/inspect")
+
+
+def _add_dataset(commands: Any) -> None:
+    dataset = commands.add_parser("dataset", help="Make datasets and bags.")
+    kinds = dataset.add_subparsers(title="kinds", required=True, metavar="KIND")
+    synthetic = kinds.add_parser("synthetic", help="Render furnished rooms with exact poses.")
+    synthetic.set_defaults(command=data.synthetic)
+    data.add_synthetic_arguments(synthetic)
+    bag = kinds.add_parser("to-bag", help="Write frames and true poses as a rosbag.")
+    bag.set_defaults(command=data.to_bag)
+    _data(bag)
+    bag.add_argument(
+        "--out", type=Path, required=True, help="folder (mcap), or a .mcap, .db3 or .bag file"
+    )
+    bag.add_argument("--rate", type=float, default=10.0, help="frames per second (default 10)")
+    bag.add_argument("--every", type=int, default=1, help="take every n-th frame")
+    bag.add_argument("--raw", action="store_true", help="decoded images instead of JPEG")
+
+
+def _add_scenes(commands: Any) -> None:
+    scenes = commands.add_parser("scenes", help="Look into a model's scene bank.")
+    actions = scenes.add_subparsers(title="actions", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="List the scenes.")
+    listing.set_defaults(command=data.list_scenes)
+    listing.add_argument("--model", type=Path, required=True, help="model directory")
+    _json(listing)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; the exit code: 0, or 1 with one line on stderr."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        return int(arguments.command(arguments))
+    except MspnError as error:
+        print(f"mspn: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("mspn: interrupted", file=sys.stderr)
+        return 130
+
+
+def train_main() -> int:
+    """``ros2 run mspn_ros train``: the same as ``mspn train``."""
+    return main(["train", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

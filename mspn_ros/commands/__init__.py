@@ -1,0 +1,1 @@
+"""The commands of ``mspn``, one function each: they wire the library to the terminal."""

@@ -1,0 +1,139 @@
+"""``mspn inspect``, ``mspn dataset`` and ``mspn scenes``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from mspn_ros.records import ConfigError
+from mspn_ros.terminal import console, notes, print_table, progress_bar
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """What a reader found, as a table, JSON and a top view."""
+    from mspn_ros.datasets import verify_images
+    from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.evaluation.inspection import draw_top_view, inspect_scene
+
+    scenes = _read(arguments)
+    if not arguments.headers_only:
+        with progress_bar("decoding images") as update:
+            scenes = [verify_images(scene, update) for scene in scenes]
+    found = [inspect_scene(scene) for scene in scenes]
+    for inspection in found:
+        _show_scene(inspection.to_json())
+    picture = arguments.output / "top_view.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_top_view(scenes, picture)
+    write_json(
+        arguments.json or arguments.output / "inspect.json",
+        [inspection.to_json() for inspection in found],
+    )
+    notes.print(f"top view: {picture}")
+    return 0
+
+
+def _read(arguments: argparse.Namespace) -> list[Any]:
+    from mspn_ros.datasets import ReaderOptions, read_scene
+    from mspn_ros.datasets.scene_set import load_scene_set
+
+    if arguments.format is None and arguments.focal_px is None:
+        return list(load_scene_set(arguments.paths))
+    scenes = []
+    for text in arguments.paths:
+        name, _, path = text.rpartition("=")
+        options = ReaderOptions(arguments.focal_px)
+        scenes.append(read_scene(Path(path), name or None, arguments.format, options))
+    return scenes
+
+
+def _show_scene(scene: dict[str, Any]) -> None:
+    rows = [
+        (key, _text(value)) for key, value in scene.items() if key not in ("scene", "bad", "notes")
+    ]
+    print_table(scene["scene"], ("", "found"), rows)
+    for note in scene.get("notes", ()):
+        console.print(f"note: {note}", highlight=False)
+    for group in scene.get("bad", ()):
+        names = group["names"]
+        listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        console.print(f"bad frames: {len(names)}: {group['reason']}: {listed}", highlight=False)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(_text(part) for part in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def add_synthetic_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option for each field of SyntheticConfig."""
+    from mspn_ros.datasets.synthetic import SyntheticConfig
+
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the rooms")
+    for field in fields(SyntheticConfig):
+        option = "--" + field.name.replace("_", "-")
+        kind = type(field.default)
+        parser.add_argument(option, type=kind, default=field.default, help=f"{field.default}")
+
+
+def synthetic(arguments: argparse.Namespace) -> int:
+    """Render rooms."""
+    from mspn_ros.datasets.synthetic import SyntheticConfig, generate
+
+    values = {f.name: getattr(arguments, f.name) for f in fields(SyntheticConfig)}
+    with progress_bar("rendering") as update:
+        folders = generate(arguments.out, SyntheticConfig(**values), update)
+    console.print(f"{len(folders)} rooms: {arguments.out / 'scenes.yaml'}")
+    return 0
+
+
+def to_bag(arguments: argparse.Namespace) -> int:
+    """Frames of a split as a bag with ground truth."""
+    from mspn_ros.datasets.bag_writer import write_bag
+    from mspn_ros.datasets.scene_set import load_scene_set
+    from mspn_ros.evaluation.evaluate import evaluation_frames
+
+    if arguments.every < 1:
+        raise ConfigError(f"--every {arguments.every} is not at least 1")
+    if not 0.1 <= arguments.rate <= 1000:
+        raise ConfigError(f"--rate {arguments.rate} is not within 0.1 to 1000 frames per second")
+    scenes = load_scene_set(arguments.data)
+    frames = evaluation_frames(scenes, arguments.split)[:: arguments.every]
+    with progress_bar("writing") as update:
+        path = write_bag(
+            arguments.out, frames, rate_hz=arguments.rate, raw=arguments.raw, progress=update
+        )
+    console.print(f"{len(frames)} frames: {path}")
+    return 0
+
+
+def list_scenes(arguments: argparse.Namespace) -> int:
+    """The bank's scenes as a table, or JSON."""
+    from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.inference.localizer import scene_info
+    from mspn_ros.store.scene_bank import SceneBank
+
+    with SceneBank(arguments.model) as bank:
+        scenes = [asdict(scene_info(row)) for row in bank.rows()]
+    if arguments.json:
+        write_json(arguments.json, scenes)
+    header = ("name", "id", "frames", "bytes", "frame_id", "backbone", "uuid")
+    print_table(
+        str(arguments.model),
+        header,
+        [
+            (
+                s["name"],
+                *(str(s[k]) for k in ("id", "frames", "bytes", "frame_id")),
+                s["backbone_id"][:12],
+                s["uuid"],
+            )
+            for s in scenes
+        ],
+    )
+    return 0

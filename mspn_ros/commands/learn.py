@@ -1,0 +1,130 @@
+"""``mspn train`` and ``mspn evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mspn_ros.paths import config_file
+from mspn_ros.records import ConfigError
+from mspn_ros.terminal import console, notes, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from mspn_ros.training.loop import Step
+
+PRESETS = ("default", "paper")
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train, with progress; ends with ``<output>/model`` and the training curves."""
+    from mspn_ros.datasets.scene_set import load_scene_set
+    from mspn_ros.evaluation.plots import plot_history
+    from mspn_ros.training.config import load_config
+    from mspn_ros.training.finish import write_model
+    from mspn_ros.training.loop import Trainer, Watch
+
+    preset = arguments.config in PRESETS
+    path = config_file(f"{arguments.config}.yaml") if preset else Path(arguments.config)
+    overrides = list(arguments.set)
+    if arguments.scenes:
+        overrides.append("scenes=" + str(arguments.scenes))
+    if arguments.output:
+        overrides.append(f"output={arguments.output}")
+    config = load_config(path, overrides)
+    if not config.scenes:
+        raise ConfigError(f"{path}: names no scenes; pass --scenes name=path ...")
+    scenes = load_scene_set(config.scenes)
+    with progress_bar("reading images") as update:
+        trainer = Trainer(config, scenes, Watch(loading=update))
+    _tell_start(trainer)
+    if arguments.resume:
+        found = trainer.resume()
+        notes.print(f"resumed after epoch {trainer.epoch}" if found else "nothing to resume yet")
+    with progress_bar("training") as update:
+
+        def show(step: Step) -> None:
+            done = step.epoch * step.steps + step.step
+            note = f"loss {step.loss:.3f}, {step.images_per_second:.0f} images/s"
+            update(done, step.epochs * step.steps, note)
+
+        trainer.watch = Watch(step=show, epoch=lambda entry: notes.print(_epoch_line(entry)))
+        trainer.run()
+    plot_history(trainer.history, Path(config.output) / "history.png")
+    model = write_model(trainer)
+    console.print(f"model: {model}")
+    return 0
+
+
+def _tell_start(trainer: Any) -> None:
+    held = len(trainer.val_samples or ())
+    notes.print(
+        f"{len(trainer.scenes)} scenes, {len(trainer.train_samples)} training frames, "
+        f"{held} held out, weights {trainer.weights}, device {trainer.device}"
+    )
+    for frame in trainer.bad:
+        notes.print(f"left out: {frame.reason}", style="yellow", highlight=False)
+
+
+def _epoch_line(entry: dict[str, Any]) -> str:
+    parts = [
+        f"epoch {entry['epoch']}: loss {entry['loss']:.3f}, "
+        f"{entry['images_per_second']:.0f} images/s"
+    ]
+    parts += [
+        f"{v['scene']} {v['median_position']:.3f} / {v['median_rotation_deg']:.1f} deg, "
+        f"{100 * v['scene_accuracy']:.0f} % named"
+        for v in entry.get("validation", ())
+    ]
+    return "; ".join(parts)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Table, JSON, plots and TUM files of a model on a split."""
+    from mspn_ros.datasets.scene_set import load_scene_set
+    from mspn_ros.evaluation.answers import make_table, write_json, write_trajectories
+    from mspn_ros.evaluation.evaluate import evaluate as run
+    from mspn_ros.evaluation.plots import plot_errors, plot_tracks
+    from mspn_ros.evaluation.report import HEADER, table_cells, table_markdown
+    from mspn_ros.inference.localizer import Localizer
+
+    localizer = Localizer.load(arguments.model, arguments.device)
+    scenes = load_scene_set(arguments.data)
+    with progress_bar("evaluating") as update:
+        answers, bad = run(localizer, scenes, arguments.split, arguments.oracle, update)
+    for frame in bad:
+        notes.print(f"unanswered: {frame.reason}", style="yellow", highlight=False)
+    counts = {"rejected": len(bad)}
+    rows, model = localizer.rows, str(arguments.model)
+    table = make_table(answers, rows, model, arguments.oracle, arguments.paper, counts)
+    title = f"{model} on {arguments.split}, " + ("scene known" if table.oracle else "end to end")
+    print_table(title, HEADER, table_cells(table))
+    result = table.to_json()
+    markdown = {title: table_markdown(table)}
+    if arguments.references:
+        result["references"] = {}
+        for method, reference in _references(arguments, scenes, rows).items():
+            print_table(f"{method}, scene known", HEADER, table_cells(reference))
+            result["references"][method] = reference.to_json()
+            markdown[f"{method}, scene known"] = table_markdown(reference)
+    output = arguments.output
+    write_json(arguments.json or output / "result.json", result)
+    (output / "tables.md").write_text("\n".join(f"### {k}\n\n{v}" for k, v in markdown.items()))
+    plot_tracks(answers, rows, output / "tracks.png")
+    plot_errors(answers, rows, output / "errors.png")
+    write_trajectories(answers, output / "trajectories")
+    notes.print(f"plots, tables and trajectories: {output}")
+    return 0
+
+
+def _references(arguments: argparse.Namespace, scenes: Any, rows: Any) -> dict[str, Any]:
+    from mspn_ros.evaluation.answers import make_table
+    from mspn_ros.evaluation.references import reference_answers
+    from mspn_ros.network.backbone import Architecture
+
+    backbone, _, weights = arguments.references.partition("=")
+    with progress_bar("references") as update:
+        found = reference_answers(
+            scenes, arguments.split, Architecture(backbone), weights or "imagenet", update
+        )
+    return {name: make_table(answers, rows, name, oracle=True) for name, answers in found.items()}

@@ -1,0 +1,1 @@
+"""Tables, plots, offline replay, reports; takes plain records, also those of a live node."""

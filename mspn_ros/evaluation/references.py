@@ -1,0 +1,158 @@
+"""What a localizer must beat: mean pose, nearest frame, retrieval, ridge regression.
+
+All are told the scene. Retrieval and ridge read frozen ImageNet features of the central crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mspn_ros import metrics
+from mspn_ros.datasets.base import SceneData
+from mspn_ros.evaluation.answers import Answer
+from mspn_ros.geometry import mean_quaternion
+from mspn_ros.images import center_crop
+from mspn_ros.network.backbone import Architecture, Backbone, load_pretrained
+from mspn_ros.network.coding import PoseCoding
+from mspn_ros.records import Array, PoseEstimate
+from mspn_ros.training.config import ValidationConfig
+from mspn_ros.training.samples import Samples, cut_validation, load_samples
+
+_RIDGE_STRENGTHS = 10.0 ** np.arange(-3, 5)
+
+Predict = tuple[Array, Array]  # positions (N, 3), quaternions (N, 4) xyzw
+Index = npt.NDArray[np.int64]
+
+
+def reference_answers(
+    scenes: Sequence[SceneData],
+    split: str,
+    architecture: Architecture,
+    weights: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, list[Answer]]:
+    """Answers of each reference method on ``split``, keyed by the method's name.
+
+    ``mean``: the scene's mean training pose. ``nearest``: the training frame nearest to the true
+    pose (distance / extent + angle / 90 degrees), what perfect retrieval could reach.
+    ``retrieval``: the training frame with the most similar feature (cosine). ``ridge``: linear
+    regression from standardised features, strength chosen on blocks cut from train.
+
+    Raises:
+        MspnError: unusable scenes or weights.
+    """
+    backbone = Backbone(architecture).eval()
+    load_pretrained(backbone, weights)
+    result: dict[str, list[Answer]] = {m: [] for m in ("mean", "nearest", "retrieval", "ridge")}
+    for scene in scenes:
+        train, _ = load_samples([scene.split("train")], architecture.resize, progress)
+        test, _ = load_samples([scene.split(split)], architecture.resize, progress)
+        features = (_features(backbone, train), _features(backbone, test))
+        predictions = {
+            "mean": _mean_pose(train, test),
+            "nearest": _pick(train, _nearest(train, test)),
+            "retrieval": _pick(train, _most_similar(*features)),
+            "ridge": _ridge(scene, train, *features),
+        }
+        for method, prediction in predictions.items():
+            result[method] += _as_answers(test, prediction)
+    return result
+
+
+@torch.no_grad()
+def _features(backbone: Backbone, samples: Samples) -> Array:
+    crop = backbone.architecture.crop
+    rows = []
+    for first in range(0, len(samples), 32):
+        images = [center_crop(image, crop) for image in samples.images[first : first + 32]]
+        rows.append(backbone(torch.stack(images).permute(0, 3, 1, 2)))
+    feature_NF: Array = torch.cat(rows).double().numpy()
+    return feature_NF
+
+
+def _mean_pose(train: Samples, test: Samples) -> Predict:
+    position = train.position_S3.numpy().mean(0)
+    quaternion = mean_quaternion(train.quaternion_S4.numpy())
+    return np.tile(position, (len(test), 1)), np.tile(quaternion, (len(test), 1))
+
+
+def _pick(train: Samples, index_N: Index) -> Predict:
+    return train.position_S3.numpy()[index_N], train.quaternion_S4.numpy()[index_N]
+
+
+def _nearest(train: Samples, test: Samples) -> Index:
+    positions, quaternions = train.position_S3.numpy(), train.quaternion_S4.numpy()
+    extent = metrics.position_extent(positions)
+    nearest = []
+    for position, quaternion in zip(
+        test.position_S3.numpy(), test.quaternion_S4.numpy(), strict=True
+    ):
+        distance = metrics.position_error(positions, position) / extent
+        angle = metrics.rotation_error_deg(quaternions, quaternion[None])
+        nearest.append(np.argmin(distance + angle / 90))
+    return np.array(nearest)
+
+
+def _most_similar(train_NF: Array, test_MF: Array) -> Index:
+    unit_train = train_NF / np.linalg.norm(train_NF, axis=1, keepdims=True)
+    return np.asarray((test_MF @ unit_train.T).argmax(1))
+
+
+def _ridge(scene: SceneData, train: Samples, train_NF: Array, test_MF: Array) -> Predict:
+    coding = PoseCoding.fit([train.position_S3.numpy()], [train.quaternion_S4.numpy()], True, True)
+    zeros = torch.zeros(len(train), dtype=torch.long)
+    target_NP = coding.encode(train.position_S3, train.quaternion_S4, zeros, 6).double().numpy()
+    mean, std = train_NF.mean(0), train_NF.std(0) + 1e-9
+    x_train, x_test = (train_NF - mean) / std, (test_MF - mean) / std
+    # A tenth in blocks: one in ten frames is too few to choose by on a short scene otherwise.
+    held = ValidationConfig(fraction=0.2, blocks=3)
+    fit_names = {f.name for f in cut_validation(scene, held)[0]}
+    val_names = {f.name for f in cut_validation(scene, held)[1]}
+    fit = np.array([f.name in fit_names for f in train.frames])
+    val = np.array([f.name in val_names for f in train.frames])
+
+    def error(strength: float) -> float:
+        predicted = _solve_ridge(x_train[fit], target_NP[fit], x_train[val], strength)
+        return float(np.median(np.abs(predicted - target_NP[val]).sum(1)))
+
+    best = min(_RIDGE_STRENGTHS, key=error)
+    predicted = torch.tensor(_solve_ridge(x_train, target_NP, x_test, float(best)))
+    position, quaternion = coding.decode(predicted, torch.zeros(len(predicted), dtype=torch.long))
+    return position.numpy(), quaternion.numpy()
+
+
+def _solve_ridge(x: Array, y: Array, x_new: Array, strength: float) -> Array:
+    """Kernel form: one N x N system, whatever F."""
+    offset = y.mean(0)
+    kernel = x @ x.T + strength * x.shape[1] * np.eye(len(x))
+    return np.asarray(x_new @ (x.T @ np.linalg.solve(kernel, y - offset)) + offset)
+
+
+def _as_answers(test: Samples, prediction: Predict) -> list[Answer]:
+    answers = []
+    for i, frame in enumerate(test.frames):
+        estimate = PoseEstimate(
+            scene_id=0,
+            scene=frame.scene,
+            confidence=1.0,
+            frame_id=frame.scene,
+            position=prediction[0][i],
+            quaternion=prediction[1][i],
+        )
+        stamp = frame.stamp_s if frame.stamp_s is not None else float(i)
+        answers.append(Answer(frame.name, frame.scene, stamp, frame.pose, estimate))
+    return answers
+
+
+def extents(scenes: Sequence[SceneData]) -> dict[str, float]:
+    """Extent of each scene's training positions, in its unit."""
+    return {
+        scene.name: metrics.position_extent(
+            np.stack([frame.pose.position for frame in scene.split("train")])
+        )
+        for scene in scenes
+    }

@@ -1,0 +1,1 @@
+"""Images in, pose estimates out. Imports neither training nor datasets."""

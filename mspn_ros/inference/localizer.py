@@ -1,0 +1,280 @@
+"""``Localizer``: images in, ``PoseEstimate``s out; the node, replay and evaluation share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from mspn_ros.images import prepare
+from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
+from mspn_ros.network.backbone import Architecture
+from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.heads import HEADS, SceneClassifier
+from mspn_ros.records import (
+    UNKNOWN_SCENE,
+    UNKNOWN_SCENE_ID,
+    Array,
+    ConfigError,
+    ImageHW3,
+    ModelError,
+    PoseEstimate,
+    SceneRow,
+)
+from mspn_ros.store.backbone_file import load_backbone
+from mspn_ros.store.row_format import row_bytes
+from mspn_ros.store.scene_bank import SceneBank
+
+
+@dataclass(frozen=True, slots=True)
+class SceneInfo:
+    """One line of the catalogue; the keys of ``mspn scenes list --json`` and ``/mspn/scenes``."""
+
+    id: int
+    uuid: str
+    name: str
+    frame_id: str
+    map_frame: str | None
+    metres_per_unit: float | None
+    frames: int
+    bytes: int
+    backbone_id: str
+
+
+def scene_info(row: SceneRow) -> SceneInfo:
+    """A row's line of the catalogue."""
+    return SceneInfo(
+        row.id,
+        row.uuid,
+        row.name,
+        row.frame_id,
+        row.map_frame,
+        row.metres_per_unit,
+        row.frames,
+        row_bytes(row),
+        row.backbone_id,
+    )
+
+
+class _ReadOut:
+    """The bank's rows as stacked tensors on a device; replaced whole when the bank changes."""
+
+    def __init__(
+        self, rows: Sequence[SceneRow], architecture: Architecture, device: torch.device
+    ) -> None:
+        self.rows = tuple(rows)
+        self.index = {row.name: i for i, row in enumerate(rows)}
+        feature_size = rows[0].classifier_weight.size
+        kinds = {row.head for row in rows}
+        if len(kinds) != 1 or not kinds <= HEADS.keys():
+            raise ModelError(
+                f"scene heads of kind {', '.join(sorted(kinds))} cannot be served together; "
+                f"this version knows {', '.join(HEADS)}"
+            )
+        self.classifier = SceneClassifier(len(rows), feature_size)
+        self.heads = HEADS[kinds.pop()](len(rows), feature_size, architecture.pose_parameters)
+        for i, row in enumerate(rows):
+            try:
+                self.heads.set_row(i, {k: torch.tensor(v) for k, v in row.head_tensors.items()})
+                weight = torch.tensor(row.classifier_weight)[None]
+                bias = torch.tensor([row.classifier_bias])
+                self.classifier.rows.set_row(i, {"weight": weight, "bias": bias})
+            except ValueError as error:
+                raise ModelError(f"scene {row.name!r}: {error}; train the scene anew") from error
+        self.classifier.to(device)
+        self.heads.to(device)
+        self.coding = PoseCoding(
+            torch.tensor(np.stack([row.position_offset for row in rows])),
+            torch.tensor([row.position_scale for row in rows]),
+            torch.tensor(np.stack([row.reference_rotation for row in rows])),
+        ).to(device)
+
+    @torch.inference_mode()
+    def __call__(self, feature_BF: Tensor, forced: int | None) -> tuple[Array, Array, Array, Array]:
+        """Features -> probabilities (B, N), scene index (B,), positions (B, 3), xyzw (B, 4)."""
+        probability_BN = self.classifier(feature_BF).double().softmax(1)
+        scene_B = probability_BN.argmax(1)
+        if forced is not None:
+            scene_B = torch.full_like(scene_B, forced)
+        position, quaternion = self.coding.decode(self.heads(feature_BF, scene_B), scene_B)
+        # One copy back from the device instead of four.
+        packed = torch.cat((probability_BN, scene_B[:, None].double(), position, quaternion), 1)
+        array = packed.cpu().numpy()
+        n = probability_BN.shape[1]
+        return array[:, :n], array[:, n], array[:, n + 1 : n + 4], array[:, n + 4 :]
+
+
+class Localizer:
+    """A loaded model. ``localize`` is deterministic: the same image gives the same answer."""
+
+    def __init__(self, model_dir: Path, device: str = "auto") -> None:
+        """Load a model directory; prefer :meth:`load`.
+
+        Raises:
+            ModelError: the directory, backbone or bank is missing, damaged or foreign.
+            ConfigError: no such device.
+        """
+        self.model_dir = model_dir
+        self.device, why = choose_device(device)
+        backbone, self.backbone_id, self.provenance = load_backbone(model_dir)
+        self.architecture = backbone.architecture
+        self._engine: Engine = TorchEngine(backbone, self.device)
+        self.engine = self._engine.name
+        self.engine_reason = f"{self.device}: {why}"
+        self.bank_version = 0
+        self.reload()
+
+    @classmethod
+    def load(cls, model_dir: Path, device: str = "auto") -> Localizer:
+        """Load ``model_dir`` (backbone.safetensors, scenes.db) onto ``device`` and warm up.
+
+        ``device``: auto (CUDA where there is one), cpu, cuda, cuda:N.
+
+        Raises:
+            ModelError: the directory, backbone or bank is missing, damaged or foreign.
+            ConfigError: no such device.
+        """
+        localizer = cls(Path(model_dir), device)
+        # The first pass pays for lazy initialisation; a robot's first frame should not.
+        localizer.localize([np.zeros((480, 640, 3), np.uint8)] * 2)
+        localizer.localize([np.zeros((480, 640, 3), np.uint8)])
+        return localizer
+
+    def reload(self) -> None:
+        """Read the bank anew; on an error the rows that were in service stay.
+
+        Raises:
+            ModelError: the bank is missing, damaged, empty, or has rows of another backbone.
+        """
+        with SceneBank(self.model_dir) as bank:
+            rows = bank.rows()
+        if not rows:
+            raise ModelError(f"{self.model_dir}: the scene bank is empty; train or add a scene")
+        for row in rows:
+            if row.backbone_id != self.backbone_id:
+                raise ModelError(
+                    f"{self.model_dir}: scene {row.name!r} was trained on backbone "
+                    f"{row.backbone_id[:12]}, this model's is {self.backbone_id[:12]}; "
+                    "remove the scene or train it anew here"
+                )
+        self._read_out = _ReadOut(rows, self.architecture, self.device)
+        self.scenes = tuple(scene_info(row) for row in rows)
+        self.bank_version += 1
+
+    @property
+    def rows(self) -> tuple[SceneRow, ...]:
+        """The rows in service, in the order of their ids."""
+        return self._read_out.rows
+
+    def localize(
+        self,
+        images: Sequence[ImageHW3],
+        scene: str | None = None,
+        min_confidence: float | None = None,
+    ) -> list[PoseEstimate]:
+        """(H, W, 3) uint8 RGB images of any size -> one estimate each, in order.
+
+        ``scene`` forces that scene's head (no threshold then); otherwise the most likely scene
+        answers if its probability reaches ``min_confidence`` (None: the scene's own threshold).
+
+        Raises:
+            ConfigError: no such scene.
+        """
+        if not images:
+            return []
+        size = self.architecture
+        prepared = [prepare(image, size.resize, size.crop, self.device) for image in images]
+        return self.localize_prepared(torch.stack(prepared), scene, min_confidence)
+
+    def localize_prepared(
+        self, image_B3HW: Tensor, scene: str | None = None, min_confidence: float | None = None
+    ) -> list[PoseEstimate]:
+        """As ``localize``, for what ``images.prepare`` has made: (B, 3, crop, crop) uint8."""
+        read_out = self._read_out  # one bank for the whole call, even if reloaded meanwhile
+        forced = None
+        if scene:
+            if scene not in read_out.index:
+                raise ConfigError(
+                    f"scene {scene!r} is not in the bank; it has {', '.join(read_out.index)}"
+                )
+            forced = read_out.index[scene]
+        outputs = read_out(self._engine(image_B3HW.to(self.device)), forced)
+        return [
+            _estimate(read_out.rows, *values, forced, min_confidence)
+            for values in zip(*outputs, strict=True)
+        ]
+
+    def features(self, images: Sequence[ImageHW3]) -> Tensor:
+        """(B, F) float32 backbone features of images, on the device."""
+        size = self.architecture
+        prepared = [prepare(image, size.resize, size.crop, self.device) for image in images]
+        return self._engine(torch.stack(prepared))
+
+
+def _estimate(
+    rows: Sequence[SceneRow],
+    probability_N: Array,
+    index: float,
+    position: Array,
+    quaternion: Array,
+    forced: int | None,
+    min_confidence: float | None,
+) -> PoseEstimate:
+    row = rows[int(index)]
+    confidence = float(probability_N[int(index)])
+    probabilities = {r.name: float(p) for r, p in zip(rows, probability_N, strict=True)}
+    if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
+        reason = f"the network's output for scene {row.name} is not finite"
+        return PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)
+    threshold = row.acceptance_threshold if min_confidence is None else min_confidence
+    if forced is None and confidence < threshold:
+        reason = f"{row.name} is most likely, but {confidence:.3f} is below {threshold:.3f}"
+        return PoseEstimate(
+            UNKNOWN_SCENE_ID, UNKNOWN_SCENE, confidence, reason=reason, probabilities=probabilities
+        )
+    position, quaternion, covariance = _in_map(row, position, quaternion, scene_covariance(row))
+    return PoseEstimate(
+        scene_id=row.id,
+        scene=row.name,
+        confidence=confidence,
+        frame_id=row.map_frame or row.frame_id,
+        position=position,
+        quaternion=quaternion,
+        covariance=covariance,
+        probabilities=probabilities,
+    )
+
+
+def scene_covariance(row: SceneRow) -> Array:
+    """(6, 6) covariance of a scene's poses, REP-103 order, from its held-out errors.
+
+    Without held-out frames nothing is known but the scene's size: half the extent as standard
+    deviation, and half a turn.
+    """
+    if row.held_out is None:
+        half = max(row.extent / 2, 1e-3)
+        return np.diag([half**2] * 3 + [(np.pi / 2) ** 2] * 3)
+    return np.diag([*row.held_out.position_variance, *row.held_out.rotation_variance])
+
+
+def _in_map(
+    row: SceneRow, position: Array, quaternion: Array, covariance: Array
+) -> tuple[Array, Array, Array]:
+    """Carry a pose into the scene's map frame by its stored similarity, if it has one."""
+    if row.map_from_scene is None:
+        return position, quaternion, covariance
+    translation, turn, scale = np.split(row.map_from_scene, [3, 7])
+    rotation = Rotation.from_quat(turn)
+    blocks = np.zeros((6, 6))
+    blocks[:3, :3] = scale * rotation.as_matrix()
+    blocks[3:, 3:] = rotation.as_matrix()
+    return (
+        scale * rotation.apply(position) + translation,
+        (rotation * Rotation.from_quat(quaternion)).as_quat(),
+        blocks @ covariance @ blocks.T,
+    )

@@ -1,0 +1,219 @@
+"""The shared backbone: any torchvision classifier without its classifier, pooled to F numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from mspn_ros.images import normalise
+from mspn_ros.records import ConfigError, ModelError
+
+# The attribute that holds the classifier, by family: ResNet and its kin, MobileNet and its kin,
+# Swin, ViT.
+_CLASSIFIER_NAMES = ("fc", "classifier", "head", "heads")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that decides what the backbone computes from an image; stored beside its weights.
+
+    ``feature_size`` None keeps the network's own width (512 for ResNet-34, the paper's section
+    4.1); a number adds a linear projection to it (2048 gives the paper's parameter counts).
+    Images are resized so that the shorter side is ``resize``, then cropped to ``crop``.
+    """
+
+    backbone: str = "resnet34"
+    feature_size: int | None = None
+    pose_parameters: int = 6
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.pose_parameters not in (6, 7):
+            raise ConfigError(f"pose_parameters {self.pose_parameters} is not 6 or 7")
+        if not 32 <= self.crop <= self.resize <= 2048:
+            raise ConfigError(
+                f"crop {self.crop} and resize {self.resize} need 32 <= crop <= resize <= 2048"
+            )
+        if self.feature_size is not None and not 1 <= self.feature_size <= 65536:
+            raise ConfigError(f"feature_size {self.feature_size} is not within 1 to 65536")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, in a fixed order."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Architecture:
+        """The inverse of ``to_json``.
+
+        Raises:
+            ModelError: unknown or missing fields, or values that make no network.
+        """
+        try:
+            tuples = {key: tuple(fields[key]) for key in ("mean", "std")}
+            return cls(**{**fields, **tuples})
+        except (KeyError, TypeError, ConfigError) as error:
+            raise ModelError(f"the stored architecture is not usable: {error}") from error
+
+
+class Backbone(nn.Module):
+    """(B, 3, crop, crop) uint8 or 0..255 float images -> (B, F) features.
+
+    Normalises, runs the torchvision network up to its global average pooling, then projects
+    linearly where the architecture asks for it.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.network = _without_classifier(architecture.backbone)
+        self.register_buffer("mean", torch.tensor(architecture.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(architecture.std), persistent=False)
+        width = _output_width(self.network, architecture.crop)
+        self.projection: nn.Module = nn.Identity()
+        if architecture.feature_size is not None:
+            self.projection = nn.Linear(width, architecture.feature_size)
+        self.feature_size = architecture.feature_size or width
+
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        """See the class."""
+        assert isinstance(self.mean, Tensor)
+        assert isinstance(self.std, Tensor)
+        pooled = _pool(self.network(normalise(image_B3HW, self.mean, self.std)))
+        feature_BF: Tensor = self.projection(pooled)
+        return feature_BF
+
+
+def _without_classifier(name: str) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ConfigError(
+            f"backbone {name!r} is no torchvision classifier; known are {', '.join(known)}"
+        )
+    extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    if extra:
+        extra["init_weights"] = False
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **extra)
+    attribute = next(a for a in _CLASSIFIER_NAMES if hasattr(network, a))
+    # SqueezeNet pools inside its classifier.
+    pooled = name.startswith("squeezenet")
+    setattr(network, attribute, nn.AdaptiveAvgPool2d(1) if pooled else nn.Identity())
+    if name.startswith(("vgg", "alexnet")):
+        # Their 7x7 (6x6) pooling feeds dense layers that are gone; the paper pools globally.
+        network.avgpool = nn.AdaptiveAvgPool2d(1)
+    return network
+
+
+def _pool(output: Tensor) -> Tensor:
+    return output.mean((2, 3)) if output.dim() == 4 else output.flatten(1)
+
+
+def _output_width(network: nn.Module, size: int) -> int:
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            return _pool(network(torch.zeros(1, 3, size, size))).shape[1]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"the backbone cannot take {size}x{size} images: {error}") from error
+    finally:
+        network.train(training)
+
+
+def load_pretrained(backbone: Backbone, weights: str) -> str:
+    """Initialise ``backbone.network`` from ``imagenet``, ``none`` or a state-dict file.
+
+    Returns a description for the records (name of the weights, or the file's name and SHA-256).
+
+    Raises:
+        ModelError: the weights cannot be fetched or read, or do not fit this network.
+    """
+    if weights == "none":
+        return "none (random initialisation)"
+    if weights == "imagenet":
+        return _load_imagenet(backbone)
+    path = Path(weights).expanduser()
+    state = _read_state_dict(path)
+    _load_fitting(backbone.network, state, str(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return f"{path.name} (sha256 {digest})"
+
+
+def _load_imagenet(backbone: Backbone) -> str:
+    name = backbone.architecture.backbone
+    # The first published weights, as the paper used, not torchvision's newer ones.
+    entry = next(iter(torchvision.models.get_model_weights(name)))
+    file_name = entry.url.rsplit("/", 1)[1]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        state = entry.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"ImageNet weights of {name} cannot be downloaded ({error}); put {file_name} into "
+            f"{folder}, or set weights to a local file or to none"
+        ) from error
+    _load_fitting(backbone.network, state, file_name)
+    return f"imagenet ({entry})"
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file; give a path, imagenet or none")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        # weights_only: an unrestricted pickle could run code.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, OSError, EOFError) as error:
+        raise ModelError(f"{path}: not readable as weights ({error})".splitlines()[0]) from error
+    except Exception as error:  # torch.load raises pickle's own errors, which have no common base
+        raise ModelError(f"{path}: not a plain state dict; save one as safetensors") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{path}: not a plain state dict; save one as safetensors")
+    return state
+
+
+def _load_fitting(network: nn.Module, state: dict[str, Tensor], place: str) -> None:
+    """Load all that the headless network has; the file's own classifier is left aside."""
+    wanted = network.state_dict()
+    optional = {key for key in wanted if key.endswith("num_batches_tracked")}
+    missing = sorted(wanted.keys() - state.keys() - optional)
+    wrong = sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape)
+    surplus = sorted(
+        key
+        for key in state.keys() - wanted.keys()
+        if not key.startswith((*_CLASSIFIER_NAMES, "aux", "AuxLogits"))
+    )
+    for problem, keys in (("lacks", missing), ("has other shapes for", wrong), ("adds", surplus)):
+        if keys:
+            raise ModelError(
+                f"{place}: does not fit {type(network).__name__}: it {problem} {len(keys)} tensors "
+                f"such as {keys[0]!r}; name the backbone that these weights belong to"
+            )
+    network.load_state_dict({**wanted, **{key: state[key] for key in wanted.keys() & state.keys()}})
+
+
+def backbone_identity(backbone: Backbone) -> str:
+    """``backbone_id``: SHA-256 over the architecture and every tensor, hex.
+
+    Canonical JSON of the architecture, then for each tensor in sorted order its name, dtype,
+    shape and little-endian bytes. Two backbones share an id only if they compute the same.
+    """
+    digest = hashlib.sha256()
+    digest.update(repr(sorted(backbone.architecture.to_json().items())).encode())
+    for name, tensor in sorted(backbone.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

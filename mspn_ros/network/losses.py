@@ -1,0 +1,56 @@
+"""The paper's losses: equations 2, 3 and 4. Norms sum over components; batches are averaged."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pose_l1(pose_BP: Tensor, target_BP: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 norms of the position and the rotation part, (B, P), (B, P) -> (B,), (B,).
+
+    Sums over components, not means as in ``torch.nn.L1Loss``: the equations write norms.
+    """
+    error = (pose_BP - target_BP).abs()
+    return error[:, :3].sum(1), error[:, 3:].sum(1)
+
+
+class FixedPoseLoss(nn.Module):
+    """Equation 2: ||t' - t||_1 + beta ||q' - q||_1."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, pose_BP: Tensor, target_BP: Tensor, scene_B: Tensor) -> Tensor:
+        """(B, P), (B, P), (B,) -> scalar mean; the scene has no part in it."""
+        position_B, rotation_B = pose_l1(pose_BP, target_BP)
+        return (position_B + self.beta * rotation_B).mean()
+
+
+class LearnedPoseLoss(nn.Module):
+    """Equation 3 with one learned pair (s_t, s_q) per scene (section 4.2).
+
+    ||t' - t||_1 e^-s_t + s_t + ||q' - q||_1 e^-s_q + s_q. At its optimum e^s is the scene's mean
+    L1 norm in training. Starts: s_t = 0, s_q = -3 as MapNet. Never under weight decay.
+    """
+
+    def __init__(self, scenes: int, s_t: float = 0.0, s_q: float = -3.0) -> None:
+        super().__init__()
+        self.s_t = nn.Parameter(torch.full((scenes,), s_t))
+        self.s_q = nn.Parameter(torch.full((scenes,), s_q))
+
+    def forward(self, pose_BP: Tensor, target_BP: Tensor, scene_B: Tensor) -> Tensor:
+        """(B, P), (B, P), (B,) -> scalar mean over the batch."""
+        position_B, rotation_B = pose_l1(pose_BP, target_BP)
+        s_t, s_q = self.s_t[scene_B], self.s_q[scene_B]
+        return (position_B * torch.exp(-s_t) + s_t + rotation_B * torch.exp(-s_q) + s_q).mean()
+
+
+PoseLoss = FixedPoseLoss | LearnedPoseLoss
+
+
+def scene_loss(logits_BN: Tensor, scene_B: Tensor) -> Tensor:
+    """Equation 4's second term: cross entropy, mean over the batch (the paper's n is undefined)."""
+    return F.cross_entropy(logits_BN, scene_B)

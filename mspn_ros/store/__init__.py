@@ -1,0 +1,1 @@
+"""What is stored: the backbone file, the scene bank, resumable checkpoints."""

@@ -1,0 +1,139 @@
+"""How a ``SceneRow`` becomes columns and comes back: names, bytes, checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from mspn_ros.records import HeldOutErrors, Intrinsics, ModelError, SceneRow
+
+# Column -> SQLite declaration, in the order of pack_row.
+COLUMNS = {
+    "uuid": "TEXT NOT NULL UNIQUE",
+    "name": "TEXT NOT NULL UNIQUE",
+    "frame_id": "TEXT NOT NULL",
+    "map_frame": "TEXT",
+    "metres_per_unit": "REAL",
+    "backbone_id": "TEXT NOT NULL",
+    "head": "TEXT NOT NULL",
+    "position_scale": "REAL NOT NULL",
+    "classifier_bias": "REAL NOT NULL",
+    "s_t": "REAL NOT NULL",
+    "s_q": "REAL NOT NULL",
+    "acceptance_threshold": "REAL NOT NULL",
+    "frames": "INTEGER NOT NULL",
+    "tensors": "BLOB NOT NULL",
+    "held_out": "TEXT",
+    "intrinsics": "TEXT",
+    "provenance": "TEXT NOT NULL",
+    "created": "TEXT NOT NULL",
+}
+
+_ARRAYS = (
+    "position_offset",
+    "reference_rotation",
+    "box_low",
+    "box_high",
+    "classifier_weight",
+    "feature_mean",
+    "feature_std",
+)
+
+
+def pack_row(row: SceneRow) -> tuple[Any, ...]:
+    """The values of COLUMNS; arrays go into one safetensors blob (little-endian, named, typed)."""
+    arrays = {name: np.ascontiguousarray(getattr(row, name)) for name in _ARRAYS}
+    if row.map_from_scene is not None:
+        arrays["map_from_scene"] = np.ascontiguousarray(row.map_from_scene)
+    arrays.update({f"head.{k}": np.ascontiguousarray(v) for k, v in row.head_tensors.items()})
+    return (
+        row.uuid,
+        row.name,
+        row.frame_id,
+        row.map_frame,
+        row.metres_per_unit,
+        row.backbone_id,
+        row.head,
+        float(row.position_scale),
+        float(row.classifier_bias),
+        float(row.s_t),
+        float(row.s_q),
+        float(row.acceptance_threshold),
+        int(row.frames),
+        safetensors.numpy.save(arrays),
+        None if row.held_out is None else json.dumps(asdict(row.held_out)),
+        None if row.intrinsics is None else json.dumps(asdict(row.intrinsics)),
+        json.dumps(row.provenance),
+        row.created,
+    )
+
+
+def row_checksum(scene_id: int, columns: Sequence[Any]) -> str:
+    """SHA-256 hex over the id and every column with its type and length."""
+    digest = hashlib.sha256()
+    for value in (scene_id, *columns):
+        content = value if isinstance(value, bytes) else repr(value).encode()
+        digest.update(f"{type(value).__name__}:{len(content)}:".encode() + content)
+    return digest.hexdigest()
+
+
+def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
+    """The inverse of ``pack_row``.
+
+    Raises:
+        ModelError: a blob or JSON that is no such row's, or numbers that are not finite.
+    """
+    values = dict(zip(COLUMNS, columns, strict=True))
+    try:
+        arrays = safetensors.numpy.load(values.pop("tensors"))
+        head = {k[5:]: arrays.pop(k) for k in list(arrays) if k.startswith("head.")}
+        if not all(np.isfinite(array).all() for array in (*arrays.values(), *head.values())):
+            raise ModelError(f"{place}: has NaN or infinite numbers; train the scene anew")
+        _check_shapes(arrays)
+        held_out, intrinsics = values.pop("held_out"), values.pop("intrinsics")
+        return SceneRow(
+            **values | {"provenance": json.loads(values["provenance"])},
+            **arrays,
+            id=scene_id,
+            head_tensors=head,
+            held_out=None if held_out is None else _held_out(json.loads(held_out)),
+            intrinsics=None if intrinsics is None else _intrinsics(json.loads(intrinsics)),
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{place}: not a scene of this version ({error})") from error
+
+
+def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    sizes = {"position_offset": 3, "reference_rotation": 4, "box_low": 3, "box_high": 3}
+    if "map_from_scene" in arrays:
+        sizes["map_from_scene"] = 8
+    feature_size = arrays["classifier_weight"].size
+    sizes |= dict.fromkeys(("classifier_weight", "feature_mean", "feature_std"), feature_size)
+    for name, size in sizes.items():
+        if arrays[name].shape != (size,):
+            raise ValueError(f"{name} has shape {arrays[name].shape}, not ({size},)")
+
+
+def _held_out(fields: dict[str, Any]) -> HeldOutErrors:
+    position = tuple(fields.pop("position_variance"))
+    rotation = tuple(fields.pop("rotation_variance"))
+    return HeldOutErrors(**fields, position_variance=position, rotation_variance=rotation)
+
+
+def _intrinsics(fields: dict[str, Any]) -> Intrinsics:
+    return Intrinsics(**fields | {"distortion": tuple(fields["distortion"])})
+
+
+def row_bytes(row: SceneRow) -> int:
+    """What one scene costs in the bank: the bytes of its columns."""
+    return sum(
+        len(value if isinstance(value, bytes) else str(value).encode()) for value in pack_row(row)
+    )

@@ -1,0 +1,1 @@
+"""Learning the backbone and the scene bank offline."""

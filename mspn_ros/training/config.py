@@ -1,0 +1,203 @@
+"""The training configuration: frozen dataclasses are the one place of every default.
+
+A YAML file names what differs; ``config/paper.yaml`` and ``config/default.yaml`` are the presets.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mspn_ros.network.backbone import Architecture
+from mspn_ros.records import ConfigError
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Pose loss and scene loss.
+
+    Attributes:
+        kind: learned (equation 3, a pair s_t, s_q per scene) or fixed (equation 2).
+        beta: weight of the rotation in the fixed loss.
+        s_t: start of the learned position weight.
+        s_q: start of the learned rotation weight.
+        scene_weight: weight of the cross entropy of equation 4; 0 trains without a classifier.
+    """
+
+    kind: Literal["learned", "fixed"] = "learned"
+    beta: float = 300.0
+    s_t: float = 0.0
+    s_q: float = -3.0
+    scene_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam for all; stacked rows only where a batch has their scene.
+
+    Attributes:
+        backbone_lr: learning rate of the shared network.
+        head_lr: learning rate of classifier and heads.
+        loss_lr: learning rate of s_t and s_q.
+        weight_decay: decoupled decay of the backbone's matrices; never of s_t, s_q.
+        schedule: constant, or cosine down to zero after warm-up.
+        warmup_epochs: linear warm-up, may be a fraction.
+        frozen: submodules of the torchvision network, such as features.0 or layer1, that stay as
+            loaded, batch statistics included; freezing the first ones saves most of a step's time.
+    """
+
+    backbone_lr: float = 1e-4
+    head_lr: float = 1e-4
+    loss_lr: float = 1e-4
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: float = 0.0
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What happens to a training image after the resize.
+
+    Attributes:
+        crop: random (the paper's) or center.
+        turn_labels: turn the orientation label by the angle between the optical axis and the
+            crop's centre, so that a shifted crop keeps a true label; needs intrinsics.
+        brightness: brightness factor is drawn from 1 +- this.
+        contrast: contrast factor is drawn from 1 +- this.
+        saturation: saturation factor is drawn from 1 +- this.
+    """
+
+    crop: Literal["random", "center"] = "random"
+    turn_labels: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+
+@dataclass(frozen=True)
+class CodingConfig:
+    """What the heads regress; False and False is the paper's raw metres and absolute rotation.
+
+    Attributes:
+        normalise_positions: subtract the scene's mean position, divide by its spread.
+        reference_rotation: orientation relative to the scene's mean rotation.
+    """
+
+    normalise_positions: bool = False
+    reference_rotation: bool = False
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Blocks cut from the training split: settings are chosen on them, never on test.
+
+    Attributes:
+        fraction: share of each sequence's frames held out; 0 trains on all frames.
+        blocks: number of contiguous blocks per scene.
+        gap: frames left out on either side of a block.
+        every: validate after this many epochs.
+    """
+
+    fraction: float = 0.06
+    blocks: int = 3
+    gap: int = 2
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        scenes: scene set: YAML files or name=path.
+        output: folder of the run; checkpoints and, at the end, model/ are written there.
+        seed: of initialisation, order and augmentation.
+        architecture: backbone, feature size, pose parameters, image size.
+        weights: imagenet, none, or the path of a state dict for the backbone.
+        epochs: passes over the training frames.
+        batch_size: images per step.
+        precision: float32, or bfloat16 autocast of the backbone.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    scenes: tuple[str, ...] = ()
+    output: str = "runs/train"
+    seed: int = 0
+    architecture: Architecture = field(default_factory=Architecture)
+    weights: str = "imagenet"
+    epochs: int = 100
+    batch_size: int = 64
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    coding: CodingConfig = field(default_factory=CodingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        fields = asdict(self)
+        return fields | {
+            "scenes": list(self.scenes),
+            "architecture": self.architecture.to_json(),
+        }
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML configuration; ``overrides`` are ``key.sub=value`` strings.
+
+    Raises:
+        ConfigError: no such file, bad YAML, an unknown key, or a value out of type or range.
+    """
+    import jsonargparse
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such configuration; presets are 'default' and 'paper'")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(TrainConfig, None)
+    arguments = [f"--config={path}"]
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"setting {override!r} is not of the form key=value")
+        arguments.append(f"--{override}")
+    try:
+        # jsonargparse prints usage before raising; the error alone is what helps.
+        with redirect_stderr(io.StringIO()):
+            parsed = parser.parse_args(arguments)
+            config = parser.instantiate_classes(parsed)
+    except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: {reason[:300]}") from error
+    fields = {k: v for k, v in vars(config).items() if k != "config"}
+    result = TrainConfig(**fields | {"scenes": tuple(fields["scenes"])})
+    _check(result)
+    return result
+
+
+def _check(config: TrainConfig) -> None:
+    bounds = {
+        "epochs": (config.epochs, 1, 100_000),
+        "batch_size": (config.batch_size, 1, 65_536),
+        "validation.fraction": (config.validation.fraction, 0, 0.5),
+        "validation.blocks": (config.validation.blocks, 1, 1000),
+        "validation.gap": (config.validation.gap, 0, 1000),
+        "validation.every": (config.validation.every, 1, 100_000),
+        "optimizer.backbone_lr": (config.optimizer.backbone_lr, 0, 1),
+        "optimizer.head_lr": (config.optimizer.head_lr, 0, 1),
+        "optimizer.loss_lr": (config.optimizer.loss_lr, 0, 1),
+        "optimizer.weight_decay": (config.optimizer.weight_decay, 0, 1),
+        "optimizer.warmup_epochs": (config.optimizer.warmup_epochs, 0, config.epochs),
+        "augment.brightness": (config.augment.brightness, 0, 1),
+        "augment.contrast": (config.augment.contrast, 0, 1),
+        "augment.saturation": (config.augment.saturation, 0, 1),
+    }
+    for name, (value, low, high) in bounds.items():
+        if not low <= value <= high:
+            raise ConfigError(f"{name} {value} is not within {low} to {high}")

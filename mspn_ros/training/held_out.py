@@ -1,0 +1,109 @@
+"""How the network does on frames it was not trained on, and its features' statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from mspn_ros import metrics
+from mspn_ros.images import center_crop
+from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.mspn import MSPN
+from mspn_ros.records import Array, HeldOutErrors
+from mspn_ros.training.samples import Samples
+
+_BATCH = 64
+# Median absolute deviation of a normal distribution in standard deviations.
+_MAD = 0.6745
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One scene's validation: errors with the scene known, and how the scene was named."""
+
+    scene: str
+    errors: HeldOutErrors
+    scene_accuracy: float
+    confidence_B: Array
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures for history and progress display."""
+        return {
+            "scene": self.scene,
+            **asdict(self.errors),
+            "scene_accuracy": self.scene_accuracy,
+        }
+
+
+@torch.no_grad()
+def sample_features(network: MSPN, samples: Samples, device: torch.device) -> Tensor:
+    """Float32 features of the central crops, (S, F) on the device; evaluation mode."""
+    network.eval()
+    crop = network.backbone.architecture.crop
+    features = []
+    for first in range(0, len(samples), _BATCH):
+        images = [center_crop(image, crop) for image in samples.images[first : first + _BATCH]]
+        batch = torch.stack(images).permute(0, 3, 1, 2).to(device)
+        features.append(network.backbone(batch).float())
+    return torch.cat(features)
+
+
+@torch.no_grad()
+def judge(
+    network: MSPN,
+    coding: PoseCoding,
+    samples: Samples,
+    names: Sequence[str],
+    device: torch.device,
+) -> list[HeldOut]:
+    """Run ``network`` over ``samples`` in float32, the true scene picking the head."""
+    feature_SF = sample_features(network, samples, device)
+    scene_S = samples.scene_S.to(device)
+    prediction = network.read_out(feature_SF, scene_S)
+    position, quaternion = coding.decode(prediction.pose_BP.cpu(), samples.scene_S)
+    probability = prediction.logits_BN.softmax(1).cpu()
+    result = []
+    for scene, name in enumerate(names):
+        index = samples.of_scene(scene)
+        errors = held_out_errors(
+            position[index].numpy(),
+            quaternion[index].numpy(),
+            samples.position_S3[index].numpy(),
+            samples.quaternion_S4[index].numpy(),
+        )
+        right = probability[index].argmax(1) == scene
+        confidence = probability[index, scene].double().numpy()
+        result.append(HeldOut(name, errors, float(right.double().mean()), confidence))
+    return result
+
+
+def held_out_errors(
+    position_N3: Array, quaternion_N4: Array, true_position_N3: Array, true_quaternion_N4: Array
+) -> HeldOutErrors:
+    """Medians, and robust per-axis variances for the covariance of answers.
+
+    (median |error| / 0.6745)^2 estimates the variance of the bulk of answers: outliers of pose
+    regression are gross and would swamp a mean of squares.
+    """
+    turn = Rotation.from_quat(quaternion_N4) * Rotation.from_quat(true_quaternion_N4).inv()
+    position_error = np.abs(position_N3 - true_position_N3)
+
+    def variance(error_N3: Array) -> tuple[float, float, float]:
+        x, y, z = np.maximum((np.median(error_N3, axis=0) / _MAD) ** 2, 1e-12)
+        return float(x), float(y), float(z)
+
+    distance = metrics.position_error(position_N3, true_position_N3)
+    angle = metrics.rotation_error_deg(quaternion_N4, true_quaternion_N4)
+    return HeldOutErrors(
+        frames=len(position_N3),
+        median_position=metrics.median_error(distance),
+        median_rotation_deg=metrics.median_error(angle),
+        position_variance=variance(position_error),
+        rotation_variance=variance(np.abs(turn.as_rotvec())),
+    )

@@ -1,0 +1,71 @@
+"""A real model directory with random weights, small enough to make in a test."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mspn_ros.network.backbone import Architecture
+from mspn_ros.network.mspn import MSPN
+from mspn_ros.records import HeldOutErrors, SceneRow
+from mspn_ros.store.backbone_file import save_backbone
+from mspn_ros.store.scene_bank import SceneBank
+
+
+def make_row(network: MSPN, index: int, name: str, backbone_id: str) -> SceneRow:
+    """Scene ``index`` of ``network`` as a row of the bank."""
+    size = network.backbone.feature_size
+    classifier = network.classifier.rows.row(index)
+    return SceneRow(
+        name=name,
+        uuid=str(uuid.uuid4()),
+        frame_id=name,
+        backbone_id=backbone_id,
+        position_offset=np.array([1.0, 2.0, 3.0]) * (index + 1),
+        position_scale=2.0,
+        reference_rotation=np.array([0.0, 0.0, 0.0, 1.0]),
+        head=network.heads.kind,
+        head_tensors={k: v.numpy() for k, v in network.heads.row(index).items()},
+        classifier_weight=classifier["weight"][0].numpy(),
+        classifier_bias=float(classifier["bias"]),
+        s_t=0.0,
+        s_q=-3.0,
+        feature_mean=np.zeros(size, np.float32),
+        feature_std=np.ones(size, np.float32),
+        acceptance_threshold=0.0,
+        held_out=HeldOutErrors(10, 0.2, 4.0, (0.04, 0.04, 0.04), (0.01, 0.01, 0.01)),
+        frames=100,
+        box_low=np.full(3, -1.0),
+        box_high=np.full(3, 1.0),
+        metres_per_unit=1.0,
+        provenance={"data": "random"},
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def make_tiny_model(
+    path: Path, scenes: Sequence[str] = ("hall", "lab"), seed: int = 0, pose_parameters: int = 6
+) -> Path:
+    """A model directory with a random MobileNetV3-small on 64 x 64 images and one row a scene."""
+    torch.manual_seed(seed)
+    architecture = Architecture(
+        "mobilenet_v3_small", pose_parameters=pose_parameters, resize=72, crop=64
+    )
+    network = MSPN(architecture, len(scenes))
+    # Batch statistics of varied pictures: without them a random network's features hardly differ.
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        coarse = torch.rand(32, 3, 4, 4) * 255
+        network.train()(torch.nn.functional.interpolate(coarse, size=64, mode="bilinear"))
+        network.classifier.rows.weight.mul_(5)
+    network.eval()
+    path.mkdir(parents=True, exist_ok=True)
+    identity = save_backbone(path, network.backbone, {"weights": "none"})
+    with SceneBank(path, read_only=False) as bank:
+        for index, name in enumerate(scenes):
+            bank.add(make_row(network, index, name, identity))
+    return path
