@@ -71,23 +71,26 @@ def _text(value: Any) -> str:
 
 
 def add_synthetic_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of SyntheticConfig."""
-    from mspn_ros.datasets.synthetic import SyntheticConfig
-
+    """Options for SyntheticConfig; its defaults hold where none is given."""
     parser.add_argument("--out", type=Path, required=True, help="new folder for the rooms")
-    for field in fields(SyntheticConfig):
-        option = "--" + field.name.replace("_", "-")
-        kind = type(field.default)
-        parser.add_argument(option, type=kind, default=field.default, help=f"{field.default}")
+    parser.add_argument("--rooms", type=int, help="number of rooms; each two look alike")
+    parser.add_argument("--train-frames", type=int, help="per room")
+    parser.add_argument("--test-frames", type=int, help="per room")
+    parser.add_argument("--width", type=int, help="of the images in pixels")
+    parser.add_argument("--height", type=int, help="of the images in pixels")
+    parser.add_argument("--seed", type=int, help="of rooms and walks")
+    parser.add_argument("--test-step-m", type=float, help="metres between frames of the test walk")
+    parser.add_argument("--jpeg-quality", type=int, help="1 to 95")
 
 
 def synthetic(arguments: argparse.Namespace) -> int:
     """Render rooms."""
     from mspn_ros.datasets.synthetic import SyntheticConfig, generate
 
-    values = {f.name: getattr(arguments, f.name) for f in fields(SyntheticConfig)}
+    given = {field.name: getattr(arguments, field.name) for field in fields(SyntheticConfig)}
+    config = SyntheticConfig(**{name: v for name, v in given.items() if v is not None})
     with progress_bar("rendering") as update:
-        folders = generate(arguments.out, SyntheticConfig(**values), update)
+        folders = generate(arguments.out, config, update)
     console.print(f"{len(folders)} rooms: {arguments.out / 'scenes.yaml'}")
     return 0
 

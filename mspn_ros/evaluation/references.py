@@ -108,14 +108,14 @@ def _ridge(scene: SceneData, train: Samples, train_NF: Array, test_MF: Array) ->
     target_NP = coding.encode(train.position_S3, train.quaternion_S4, zeros, 6).double().numpy()
     mean, std = train_NF.mean(0), train_NF.std(0) + 1e-9
     x_train, x_test = (train_NF - mean) / std, (test_MF - mean) / std
-    # A tenth in blocks: one in ten frames is too few to choose by on a short scene otherwise.
-    held = ValidationConfig(fraction=0.2, blocks=3)
-    fit_names = {f.name for f in cut_validation(scene, held)[0]}
-    val_names = {f.name for f in cut_validation(scene, held)[1]}
+    kept, held = cut_validation(scene, ValidationConfig(fraction=0.2, blocks=3))
+    fit_names, val_names = {f.name for f in kept}, {f.name for f in held}
     fit = np.array([f.name in fit_names for f in train.frames])
     val = np.array([f.name in val_names for f in train.frames])
 
     def error(strength: float) -> float:
+        if not val.any():
+            return float(abs(np.log10(strength)))  # too short to choose on: 1
         predicted = _solve_ridge(x_train[fit], target_NP[fit], x_train[val], strength)
         return float(np.median(np.abs(predicted - target_NP[val]).sum(1)))
 

@@ -171,7 +171,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         # jsonargparse prints usage before raising; the error alone is what helps.
         with redirect_stderr(io.StringIO()):
             parsed = parser.parse_args(arguments)
-            config = parser.instantiate_classes(parsed)
+            config = parser.instantiate(parsed)
     except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: {reason[:300]}") from error

@@ -1,0 +1,296 @@
+"""Live replay: a bag played over DDS into a real localizer, and what it answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from mspn_ros.datasets.bags import COMPRESSED_IMAGE, IMAGE_TYPES, RAW_IMAGE, BagImage, BagReader
+from mspn_ros.node.collector import Collector, LiveRecord
+from mspn_ros.node.diagnostics import PROFILE_VARIABLES
+from mspn_ros.node.process import LocalizerProcess
+from mspn_ros.paths import config_file
+from mspn_ros.records import RosError
+from mspn_ros.store.backbone_file import load_backbone
+
+NODE_NAME = "localizer"
+NAMESPACE = "/mspn"
+_MESSAGES = {RAW_IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
+# Seconds: to find a running node; for one to load its model; for its counts after the last frame.
+_FIND_S, _LOAD_S, _SETTLE_S = 2.0, 120.0, 30.0
+# A writer that sees its reader is not yet seen by it: best-effort frames sent now would be lost.
+_MATCH_SLACK_S = 0.5
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """What a live replay found: a record for each published frame, and the node's own counts.
+
+    published = received + lost, and received = answered + overtaken + rejected. ``rejected`` is
+    by cause. ``started`` tells whether the replay started the node itself or found one running;
+    ``device`` and ``engine`` are the node's.
+    """
+
+    records: tuple[LiveRecord, ...]
+    published: int
+    received: int
+    answered: int
+    overtaken: int
+    rejected: dict[str, int]
+    lost: int
+    started: bool
+    image_topic: str
+    device: str
+    engine: str
+
+
+def loopback_environment() -> dict[str, str]:
+    """The variables that keep ROS traffic on this machine and let large frames through.
+
+    Only those that the user has not set; apply them before the first rclpy context is made.
+
+    Raises:
+        ConfigError: the Fast DDS profile is not installed.
+    """
+    missing = {}
+    if "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ:
+        missing["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if not any(name in os.environ for name in PROFILE_VARIABLES):
+        missing |= dict.fromkeys(PROFILE_VARIABLES, str(config_file("fastdds.xml")))
+    return missing
+
+
+class BagPlayer:
+    """Publishes a bag's images as they were recorded, at the rate of their log times."""
+
+    def __init__(self, node: Any, topic: str, msgtype: str) -> None:
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self._publisher = node.create_publisher(_MESSAGES[msgtype], topic, qos)
+
+    @property
+    def matched(self) -> bool:
+        """Whether a subscription has been found."""
+        return bool(self._publisher.get_subscription_count() > 0)
+
+    def play(self, images: Iterator[BagImage]) -> Iterator[tuple[int, float]]:
+        """Publish each image when it is due and yield (stamp in ns, ``time.monotonic`` then)."""
+        start: tuple[float, int] | None = None
+        for image in images:
+            cdr = _with_stamp(image)
+            now_s = time.monotonic()
+            if start is None:
+                start = (now_s, image.log_time_ns)
+            time.sleep(max(0.0, start[0] + (image.log_time_ns - start[1]) / 1e9 - now_s))
+            published_s = time.monotonic()
+            self._publisher.publish(cdr)
+            yield image.stamp_ns, published_s
+
+
+def replay_live(
+    bag: Path,
+    model_dir: Path,
+    *,
+    image_topic: str | None = None,
+    namespace: str = NAMESPACE,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> LiveResult:
+    """Play ``bag`` over DDS at its own rate into a localizer and collect what it publishes.
+
+    A localizer that runs in ``namespace`` is used, provided it serves ``model_dir``'s backbone;
+    otherwise one is started for ``model_dir`` on ``device`` and ended by SIGINT afterwards.
+    ``image_topic`` picks the bag's topic; a running node gets the images on the topic it listens
+    to. ``progress(done, total)`` is called after each published frame. The environment gets what
+    ``loopback_environment`` returns.
+
+    Raises:
+        BagError: the bag cannot be read.
+        ModelError: the model cannot be loaded.
+        RosError: the node does not start, listens to another type, stops answering, or a running
+            one serves another backbone.
+    """
+    os.environ.update(loopback_environment())
+    namespace = "/" + namespace.strip("/")
+    with ExitStack() as stack:
+        reader = stack.enter_context(BagReader(bag, image_topic))
+        backbone_id = load_backbone(model_dir)[1]
+        msgtype = next(reader.images()).msgtype
+        node = stack.enter_context(_ros_node())
+        collector = Collector(node, namespace, NODE_NAME, node.context)
+        stack.callback(collector.close)
+        process = None
+        if not _find_running(node, collector, namespace):
+            options = {
+                "model": str(model_dir.resolve()),
+                "image_topic": reader.image_topic,
+                "transport": "compressed" if msgtype == COMPRESSED_IMAGE else "raw",
+                "device": device,
+            }
+            process = stack.enter_context(LocalizerProcess(namespace, options))
+            _wait_for_catalogue(collector, process)
+        _check_backbone(collector, namespace, model_dir, backbone_id)
+        topic = _image_subscription(node, collector, namespace, msgtype)
+        player = BagPlayer(node, topic, msgtype)
+        before = _ready(node, collector, player, topic)
+        published = []
+        for frame in player.play(reader.images()):
+            published.append(frame)
+            if progress is not None:
+                progress(len(published), reader.image_count)
+            if process is not None:
+                process.check()
+        after = _final_counts(collector, published[-1][1])
+        return _result(collector, published, before, after, process is not None, topic)
+
+
+@contextmanager
+def _ros_node() -> Iterator[Any]:
+    """A node in a context of its own, so that a caller's rclpy is left alone."""
+    context: Any = rclpy.Context()
+    rclpy.init(context=context, args=[])
+    try:
+        node = Node(
+            "mspn_replay",
+            context=context,
+            use_global_arguments=False,
+            start_parameter_services=False,
+            enable_rosout=False,
+        )
+        yield node
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+def _find_running(node: Any, collector: Collector, namespace: str) -> bool:
+    if collector.wait_for(lambda: collector.catalogue is not None, _FIND_S):
+        return True
+    # Its name without a catalogue: it is loading its model, or it died lately.
+    if (NODE_NAME, namespace) not in node.get_node_names_and_namespaces():
+        return False
+    return collector.wait_for(lambda: collector.catalogue is not None, 20.0)
+
+
+def _wait_for_catalogue(collector: Collector, process: LocalizerProcess) -> None:
+    def up_or_ended() -> bool:
+        return collector.catalogue is not None or process.ended
+
+    if not collector.wait_for(up_or_ended, _LOAD_S):
+        raise RosError(
+            f"the localizer did not come up within {_LOAD_S:.0f} s; is the machine busy?"
+        )
+    process.check()
+
+
+def _check_backbone(
+    collector: Collector, namespace: str, model_dir: Path, backbone_id: str
+) -> None:
+    served = {scene["backbone_id"] for scene in collector.catalogue or ()}
+    if served != {backbone_id}:
+        raise RosError(
+            f"the localizer that runs in {namespace} serves backbone "
+            f"{', '.join(sorted(b[:12] for b in served)) or 'none'}, {model_dir} has "
+            f"{backbone_id[:12]}; stop it, or name its model"
+        )
+
+
+def _image_subscription(node: Any, collector: Collector, namespace: str, msgtype: str) -> str:
+    """The topic on which the localizer takes images of type ``msgtype``."""
+    found: dict[str, str] = {}
+
+    def look() -> bool:
+        if (NODE_NAME, namespace) not in node.get_node_names_and_namespaces():
+            return False
+        topics = node.get_subscriber_names_and_types_by_node(NODE_NAME, namespace)
+        found.update({name: t for name, types in topics for t in types if t in IMAGE_TYPES})
+        return bool(found)
+
+    if not collector.wait_for(look, 10.0):
+        raise RosError(f"{namespace}/{NODE_NAME} takes no images; is it active?")
+    for topic, found_type in found.items():
+        if found_type == msgtype:
+            return topic
+    raise RosError(
+        f"{namespace}/{NODE_NAME} takes {found}, the bag has {msgtype}; restart it with "
+        f"transport:={'compressed' if msgtype == COMPRESSED_IMAGE else 'raw'}, or stop it"
+    )
+
+
+def _ready(node: Any, collector: Collector, player: BagPlayer, topic: str) -> dict[str, str]:
+    """Wait until both directions are connected; the node's counts before the first frame."""
+    since_s = time.monotonic() + _MATCH_SLACK_S
+    if not collector.wait_for(lambda: player.matched and collector.diagnostics_s > since_s, 60.0):
+        raise RosError(f"no subscription on {topic}, or no /diagnostics from it, within 60 s")
+    if node.count_publishers(topic) > 1:
+        raise RosError(f"{topic} has another publisher; stop it, or its frames are counted too")
+    assert collector.diagnostics is not None
+    return collector.diagnostics
+
+
+def _final_counts(collector: Collector, last_published_s: float) -> dict[str, str]:
+    def settled() -> bool:
+        quiet_s = max(last_published_s, collector.last_answer_s) + _MATCH_SLACK_S
+        status = collector.diagnostics
+        return collector.diagnostics_s > quiet_s and (status or {}).get("in_progress") == "0"
+
+    if not collector.wait_for(settled, _SETTLE_S):
+        raise RosError(
+            f"the localizer is still busy, or silent, {_SETTLE_S:.0f} s after the last frame; "
+            "see its log"
+        )
+    assert collector.diagnostics is not None
+    return collector.diagnostics
+
+
+def _result(
+    collector: Collector,
+    published: list[tuple[int, float]],
+    before: dict[str, str],
+    after: dict[str, str],
+    started: bool,
+    topic: str,
+) -> LiveResult:
+    def grown(key: str) -> int:
+        return int(after[key]) - int(before.get(key, 0))
+
+    received = grown("received")
+    causes = [key for key in after if key.startswith("rejected.")]
+    return LiveResult(
+        records=collector.records(published),
+        published=len(published),
+        received=received,
+        answered=grown("answered"),
+        overtaken=grown("overtaken"),
+        rejected={key.partition(".")[2]: grown(key) for key in causes if grown(key)},
+        lost=len(published) - received,
+        started=started,
+        image_topic=topic,
+        device=after["device"],
+        engine=after["engine"],
+    )
+
+
+def _with_stamp(image: BagImage) -> bytes:
+    """The message, given its stamp where the header has none, so that answers can be told apart.
+
+    CDR: four bytes of encapsulation (the second one odd for little endian), then the header's
+    stamp as int32 and uint32.
+    """
+    cdr = image.cdr
+    if len(cdr) < 12 or any(cdr[4:12]):
+        return cdr
+    order: Any = "little" if cdr[1] & 1 else "big"
+    sec, nanosec = divmod(image.stamp_ns, 10**9)
+    return cdr[:4] + sec.to_bytes(4, order) + nanosec.to_bytes(4, order) + cdr[12:]

@@ -1,0 +1,203 @@
+"""Between ROS messages and the project's plain records. Nothing here knows a node."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Pose as PoseMessage
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+
+from mspn_ros.images import RAW_ENCODINGS, check_size, decode_compressed, decode_raw
+from mspn_ros.inference.localizer import SceneInfo
+from mspn_ros.records import UNKNOWN_SCENE, UNKNOWN_SCENE_ID, ImageError, ImageHW3, PoseEstimate
+
+# Rotation from body axes (x forward, y left, z up) to optical axes (x right, y down, z forward),
+# the inverse of the camera joint in REP-103: columns are the body axes seen from the camera.
+_BODY_TO_OPTICAL = Rotation.from_matrix([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+
+
+def stamp_to_ns(stamp: Any) -> int:
+    """``builtin_interfaces/Time`` -> nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def decode_image(message: Any) -> ImageHW3:
+    """Decode a ``sensor_msgs/Image`` or ``CompressedImage`` -> (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: truncated, empty, mislabelled, corrupt, or an encoding that neither this
+            package nor cv_bridge converts.
+    """
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message.data)
+    if message.encoding in RAW_ENCODINGS:
+        return decode_raw(
+            message.data,
+            message.height,
+            message.width,
+            message.encoding,
+            message.step,
+            bool(message.is_bigendian),
+        )
+    return _decode_by_cv_bridge(message)
+
+
+def rejection_cause(message: Any) -> str:
+    """A short key for counting why an image message could not be decoded."""
+    if isinstance(message, CompressedImage):
+        return "corrupt_compressed_image"
+    if message.height == 0 or message.width == 0:
+        return "empty_image"
+    if message.encoding not in RAW_ENCODINGS:
+        return "unsupported_encoding"
+    return "malformed_raw_image"
+
+
+@functools.cache
+def _cv_bridge() -> Any:
+    # A cv_bridge compiled against another NumPy raises ImportError, AttributeError or SystemError.
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge()
+    except Exception as error:
+        return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _decode_by_cv_bridge(message: Any) -> ImageHW3:
+    check_size(message.height, message.width)
+    bridge, encoding = _cv_bridge(), message.encoding
+    known = f"have the driver publish one of {', '.join(RAW_ENCODINGS)}"
+    if isinstance(bridge, str):
+        raise ImageError(
+            f"encoding {encoding!r} needs cv_bridge, which cannot be imported ({bridge}); install "
+            f"one built for this NumPy (apt: ros-$ROS_DISTRO-cv-bridge with numpy<2), or {known}"
+        )
+    # The converters raise whatever they come across (KeyError, TypeError, cv2.error,
+    # RuntimeError from C++): all of it says that this message has no picture for us.
+    try:
+        image = bridge.imgmsg_to_cv2(_without_row_padding(bridge, message), "rgb8")
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(
+            f"encoding {encoding!r} is not supported, nor converted by cv_bridge "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); {known}"
+        ) from error
+    image = np.ascontiguousarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ImageError(
+            f"cv_bridge made {image.shape} {image.dtype} of encoding {encoding!r}; {known}"
+        )
+    return image
+
+
+def _without_row_padding(bridge: Any, message: Any) -> Any:
+    """The same message with tight little-endian rows: cv_bridge minds neither step nor order."""
+    kind, channels = bridge.encoding_to_dtype_with_channels(message.encoding)
+    dtype = np.dtype(kind)
+    row_bytes = message.width * channels * dtype.itemsize
+    data = np.frombuffer(message.data, np.uint8)
+    if message.step < row_bytes or data.size != message.step * message.height:
+        raise ImageError(
+            f"{data.size} bytes of data with step {message.step} do not hold "
+            f"{message.width}x{message.height} {message.encoding}; the message is mislabelled"
+        )
+    rows = np.ascontiguousarray(data.reshape(message.height, message.step)[:, :row_bytes])
+    pixels = rows.view(dtype.newbyteorder(">" if message.is_bigendian else "<"))
+    tight = type(message)(
+        header=message.header,
+        height=message.height,
+        width=message.width,
+        encoding=message.encoding,
+        is_bigendian=0,
+        step=row_bytes,
+    )
+    tight.data = pixels.astype(dtype.newbyteorder("<")).tobytes()
+    return tight
+
+
+def answer_json(
+    header: Any, camera: str, estimate: PoseEstimate | None, reason: str, rejected: str | None
+) -> str:
+    """The text of one ``answer``: JSON without NaN or Infinity.
+
+    Keys: stamp {sec, nanosec} (the image's), camera (its topic), scene_id, scene, confidence
+    (null where there is none), reason (why there is no pose, else empty), rejected (the cause
+    under which a frame that could not be processed is counted, else null).
+    """
+    confidence = estimate.confidence if estimate is not None else math.nan
+    return json.dumps(
+        {
+            "stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec},
+            "camera": camera,
+            "scene_id": estimate.scene_id if estimate is not None else UNKNOWN_SCENE_ID,
+            "scene": estimate.scene if estimate is not None else UNKNOWN_SCENE,
+            "confidence": float(confidence) if math.isfinite(confidence) else None,
+            "reason": reason,
+            "rejected": rejected,
+        },
+        allow_nan=False,
+    )
+
+
+def catalogue_json(scenes: Iterable[SceneInfo]) -> str:
+    """The scene catalogue: a JSON list with the keys of ``mspn scenes list``."""
+    keys = ("id", "uuid", "name", "frame_id", "frames", "bytes", "backbone_id")
+    return json.dumps([{key: getattr(scene, key) for key in keys} for scene in scenes])
+
+
+def pose_is_finite(estimate: PoseEstimate) -> bool:
+    """Whether position and quaternion are all finite numbers and the quaternion is no zero."""
+    if estimate.position is None or estimate.quaternion is None:
+        return False
+    finite = np.isfinite(estimate.position).all() and np.isfinite(estimate.quaternion).all()
+    return bool(finite) and float(np.linalg.norm(estimate.quaternion)) > 0.5
+
+
+def pose_stamped(stamp: Any, estimate: PoseEstimate, scale: float, axes: str) -> PoseStamped:
+    """The estimate as a message, its position times ``scale`` (metres per unit of the scene).
+
+    ``axes``: ``optical`` leaves the camera's axes (z forward), ``body`` turns them so that x is
+    forward and z up. The position is the camera centre either way. ``estimate`` has a pose.
+    """
+    assert estimate.position is not None
+    assert estimate.quaternion is not None
+    rotation = Rotation.from_quat(estimate.quaternion)
+    if axes == "body":
+        rotation = rotation * _BODY_TO_OPTICAL
+    pose = PoseMessage()
+    position = pose.position
+    position.x, position.y, position.z = (float(v) * scale for v in estimate.position)
+    turn = pose.orientation
+    turn.x, turn.y, turn.z, turn.w = (float(v) for v in rotation.as_quat())
+    return PoseStamped(header=Header(stamp=stamp, frame_id=estimate.frame_id), pose=pose)
+
+
+def pose_with_covariance(
+    pose: PoseStamped, estimate: PoseEstimate, scale: float
+) -> PoseWithCovarianceStamped | None:
+    """``pose`` with the estimate's covariance, scaled like its position; None where it has none.
+
+    6x6 row-major in m^2 and rad^2 about the fixed axes of the frame (REP-103), hence the same
+    for both choices of camera axes. Zeros, negative variances and NaN are never published: a
+    filter would take zeros for perfect certainty.
+    """
+    if estimate.covariance is None:
+        return None
+    units = np.array([scale, scale, scale, 1.0, 1.0, 1.0])
+    covariance = np.asarray(estimate.covariance, np.float64) * np.outer(units, units)
+    if not np.isfinite(covariance).all() or not (np.diag(covariance) > 0).all():
+        return None
+    message = PoseWithCovarianceStamped(header=pose.header)
+    message.pose.pose = pose.pose
+    message.pose.covariance = covariance.ravel()
+    return message

@@ -1,0 +1,211 @@
+"""The node's parameters: one table that declarations, checks and the README are made from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mspn_ros.records import ConfigError
+
+Value = str | bool | float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParameter:
+    """One parameter of the localizer node.
+
+    ``bounds`` (inclusive) holds for numbers, ``choices`` or ``pattern`` (the whole value) for
+    strings; ``changeable`` parameters may be set while the node runs.
+    """
+
+    name: str
+    default: Value
+    description: str
+    bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    changeable: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """The ROS type: ``string``, ``bool`` or ``double``."""
+        return {str: "string", bool: "bool", float: "double"}[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """What values are accepted, in words."""
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.bounds is not None:
+            return f"{self.bounds[0]:g} to {self.bounds[1]:g}"
+        return {"device": "auto | cpu | cuda | cuda:N"}.get(self.name, f"any {self.type_name}")
+
+
+PARAMETERS = (
+    NodeParameter(
+        "model",
+        "",
+        "Model directory (backbone.safetensors and scenes.db); empty runs the packaged demo model.",
+    ),
+    NodeParameter("image_topic", "/camera/image_raw", "Topic of the camera images.", pattern=r".+"),
+    NodeParameter(
+        "transport",
+        "auto",
+        "Message type on the image topic: sensor_msgs/Image or CompressedImage; auto takes "
+        "compressed where the topic's name ends in /compressed.",
+        choices=("auto", "raw", "compressed"),
+    ),
+    NodeParameter(
+        "image_qos",
+        "best_effort",
+        "Reliability of the image subscription (depth 1); best_effort matches every publisher.",
+        choices=("best_effort", "reliable"),
+    ),
+    NodeParameter(
+        "device",
+        "auto",
+        "Where the network runs; auto takes CUDA when present.",
+        pattern=r"auto|cpu|cuda(:\d{1,3})?",
+    ),
+    NodeParameter(
+        "autostart",
+        True,
+        "Configure and activate at start; false leaves both to a lifecycle manager.",
+    ),
+    NodeParameter(
+        "pose_axes",
+        "optical",
+        "Axes of the published camera pose: optical (z forward, y down) or body (x forward, z up).",
+        choices=("optical", "body"),
+    ),
+    NodeParameter(
+        "scene",
+        "",
+        "Name of the scene to localize in; empty lets the network decide.",
+        changeable=True,
+    ),
+    NodeParameter(
+        "min_confidence",
+        -1.0,
+        "Least probability of a scene for a pose to be given; negative takes each scene's own.",
+        bounds=(-1.0, 1.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "no_frames_timeout",
+        5.0,
+        "Seconds without an image after which /diagnostics warns.",
+        bounds=(0.1, 3600.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "diagnostics_period", 1.0, "Seconds between /diagnostics messages.", bounds=(0.1, 60.0)
+    ),
+)
+
+
+def parameter_table_markdown() -> str:
+    """The table of all parameters as README.md shows it, one row each, in Markdown."""
+    lines = [
+        "| parameter | type | default | values | at run time | what |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in PARAMETERS:
+        default = str(row.default).lower() if isinstance(row.default, bool) else str(row.default)
+        default = default or "''"
+        allowed = row.allowed.replace("|", "\\|")
+        lines.append(
+            f"| `{row.name}` | {row.type_name} | `{default}` | {allowed} | "
+            f"{'yes' if row.changeable else 'no'} | {row.description} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def refusal(row: NodeParameter, value: Value) -> str:
+    """Why ``value`` (of the right type) is refused for ``row``; empty when it is accepted."""
+    wrong = isinstance(value, str) and (
+        (bool(row.choices) and value not in row.choices)
+        or (bool(row.pattern) and re.fullmatch(row.pattern, value) is None)
+    )
+    if not wrong:
+        return ""
+    return f"parameter {row.name}: {value!r} is not accepted; use {row.allowed}"
+
+
+def declare_parameters(node: Any) -> None:
+    """Declare the table's parameters on an rclpy node, with descriptors and checks.
+
+    Raises:
+        ConfigError: a value given at start has the wrong type or is out of range.
+    """
+    from rcl_interfaces.msg import SetParametersResult
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+
+    rows = {row.name: row for row in PARAMETERS}
+
+    def check(parameters: list[Any]) -> Any:
+        for parameter in parameters:
+            row = rows.get(parameter.name)
+            reason = refusal(row, parameter.value) if row is not None else ""
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(check)
+    for row in PARAMETERS:
+        try:
+            node.declare_parameter(row.name, row.default, _descriptor(row))
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            raise ConfigError(_refused_at_start(row, _overrides(node)[row.name].value)) from error
+
+
+def _refused_at_start(row: NodeParameter, value: Any) -> str:
+    example = row.default
+    if type(value) is int and isinstance(row.default, float):
+        example = float(value)
+    elif isinstance(row.default, str):
+        # Quotes for the shell around those for YAML, which would read 1 or on as no text.
+        example = f"'\"{value if not isinstance(value, str) else row.default}\"'"
+    return (
+        f"parameter {row.name}: {value!r} ({type(value).__name__}) is not accepted; it takes "
+        f"{row.allowed} ({row.type_name}), as in -p {row.name}:={example}"
+    )
+
+
+def _overrides(node: Any) -> Any:
+    # rclpy has no public way to ask for the values given at start.
+    return node._parameter_overrides
+
+
+def read_parameter(node: Any, name: str) -> Any:
+    """The value of a declared parameter, in force now."""
+    return node.get_parameter(name).value
+
+
+def warn_of_unknown_parameters(node: Any) -> None:
+    """Log the names given at start that the node does not have, since ROS ignores them silently.
+
+    A warning and no error: a parameter file with ``/**`` carries those of other nodes too.
+    """
+    unknown = [name for name in _overrides(node) if not node.has_parameter(name)]
+    unknown = [name for name in unknown if not name.startswith("qos_overrides.")]
+    if unknown:
+        known = ", ".join(row.name for row in PARAMETERS)
+        node.get_logger().warning(
+            f"unknown parameters are ignored: {', '.join(unknown)}; known are {known}"
+        )
+
+
+def _descriptor(row: NodeParameter) -> Any:
+    from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+
+    descriptor = ParameterDescriptor(
+        description=row.description,
+        additional_constraints=row.allowed,
+        read_only=not row.changeable,
+    )
+    if row.bounds is not None:
+        low, high = row.bounds
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    return descriptor

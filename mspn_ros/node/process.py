@@ -1,0 +1,74 @@
+"""A localizer node in its own process, started and ended by whoever needs one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from mspn_ros.paths import PACKAGE
+from mspn_ros.records import RosError
+
+
+class LocalizerProcess:
+    """A localizer in its own process, ended by SIGINT when the context is left.
+
+    ``parameters`` are node parameters by name; ``arguments`` further ROS arguments.
+    """
+
+    def __init__(
+        self, namespace: str, parameters: dict[str, Any], arguments: tuple[str, ...] = ()
+    ) -> None:
+        command = [sys.executable, "-m", "mspn_ros.node.localizer_node", "--ros-args"]
+        command += ["-r", f"__ns:={namespace}"]
+        for name, value in parameters.items():
+            # rcl reads values as YAML, of which JSON is a part: quotes keep text to be text.
+            command += ["-p", f"{name}:={json.dumps(value)}"]
+        # Appending, since the child shares the file's position with whoever reads it here.
+        self._log = tempfile.TemporaryFile(mode="a+")  # noqa: SIM115
+        # A checkout that is not installed must be found by the child as well.
+        path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def __enter__(self) -> LocalizerProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop(signal.SIGINT)
+        self._log.close()
+
+    def stop(self, number: int) -> int:
+        """Send a signal and wait for the end, by force after 10 s; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.process.poll() is not None
+
+    def output(self) -> str:
+        """All that the process has written so far."""
+        self._log.seek(0)
+        return self._log.read()
+
+    def check(self) -> None:
+        """Raise RosError if the process has ended."""
+        code = self.process.poll()
+        if code is not None:
+            lines = [line for line in self.output().splitlines() if line.strip()] or ["no output"]
+            raise RosError(f"the localizer ended with exit code {code}: {lines[-1]}")
