@@ -1,7 +1,7 @@
 """Rotations as PoseNet-style networks regress them, and what the readers need of rigid motion.
 
-Quaternions are xyzw. Torch functions are differentiable and finite everywhere, in any float type;
-NumPy-side rotations use ``scipy.spatial.transform.Rotation``.
+Quaternions are xyzw. Torch functions are differentiable and finite everywhere in float32, float64
+and bfloat16; NumPy-side rotations use ``scipy.spatial.transform.Rotation``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.node.collector import Collector
-from mspn_ros.node.live import loopback_environment
+from mspn_ros.node.transport import loopback_environment
 
 # A domain of this process's own, so that tests that run side by side do not hear each other.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))

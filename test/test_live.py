@@ -18,8 +18,9 @@ from mspn_ros.datasets.bag_writer import write_bag
 from mspn_ros.datasets.bags import BagImage, BagReader
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node import live
-from mspn_ros.node.live import loopback_environment, replay_live
+from mspn_ros.node.live import replay_live
 from mspn_ros.node.process import LocalizerProcess
+from mspn_ros.node.transport import PROFILE_VARIABLES, loopback_environment
 from mspn_ros.paths import PACKAGE
 from mspn_ros.records import Frame, ModelError, Pose, RosError
 
@@ -111,11 +112,11 @@ def test_replay_with_a_wrong_model_path_says_so_in_one_line(bag, tmp_path):
 
 
 def test_loopback_environment_leaves_alone_what_the_user_has_set(monkeypatch):
-    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", *live.PROFILE_VARIABLES):
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_BUILTIN_TRANSPORTS", *PROFILE_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     assert set(loopback_environment()) == {
         "ROS_AUTOMATIC_DISCOVERY_RANGE",
-        *live.PROFILE_VARIABLES,
+        *PROFILE_VARIABLES,
     }
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/my/profile.xml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ def localize(arguments: argparse.Namespace) -> int:
     """Start the node in this process."""
     require_ros()
     from mspn_ros.node.localizer_node import main
+    from mspn_ros.node.transport import profile_environment
 
+    os.environ.update(profile_environment())
     given: list[str] = []
     for row in PARAMETERS:
         value = getattr(arguments, f"p_{row.name}")

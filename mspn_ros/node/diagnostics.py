@@ -9,20 +9,8 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import ReliabilityPolicy
 
+from mspn_ros.node.transport import PROFILE_VARIABLES, profile_hint
 from mspn_ros.node.worker import Counts
-from mspn_ros.paths import config_file
-from mspn_ros.records import ConfigError
-
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-
-
-def profile_hint() -> str:
-    """The line to run before the camera driver, so that Fast DDS delivers large frames."""
-    try:
-        profile = str(config_file("fastdds.xml"))
-    except ConfigError:
-        profile = "<mspn_ros>/config/fastdds.xml"
-    return "export " + " ".join(f"{name}={profile}" for name in PROFILE_VARIABLES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.datasets.bags import COMPRESSED_IMAGE, IMAGE_TYPES, RAW_IMAGE, BagImage, BagReader
 from mspn_ros.node.collector import Collector, LiveRecord
-from mspn_ros.node.diagnostics import PROFILE_VARIABLES
 from mspn_ros.node.process import LocalizerProcess
-from mspn_ros.paths import config_file
+from mspn_ros.node.transport import loopback_environment
 from mspn_ros.records import RosError
 from mspn_ros.store.backbone_file import load_backbone
 
@@ -54,22 +53,6 @@ class LiveResult:
     image_topic: str
     device: str
     engine: str
-
-
-def loopback_environment() -> dict[str, str]:
-    """The variables that keep ROS traffic on this machine and let large frames through.
-
-    Only those that the user has not set; apply them before the first rclpy context is made.
-
-    Raises:
-        ConfigError: the Fast DDS profile is not installed.
-    """
-    missing = {}
-    if "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ:
-        missing["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if not any(name in os.environ for name in PROFILE_VARIABLES):
-        missing |= dict.fromkeys(PROFILE_VARIABLES, str(config_file("fastdds.xml")))
-    return missing
 
 
 class BagPlayer:
