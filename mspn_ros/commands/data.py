@@ -79,7 +79,6 @@ def add_synthetic_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, help="of the images in pixels")
     parser.add_argument("--height", type=int, help="of the images in pixels")
     parser.add_argument("--seed", type=int, help="of rooms and walks")
-    parser.add_argument("--test-step-m", type=float, help="metres between frames of the test walk")
     parser.add_argument("--jpeg-quality", type=int, help="1 to 95")
 
 
