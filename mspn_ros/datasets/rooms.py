@@ -96,9 +96,8 @@ def _materials(
     }
     for k in range(furniture.WINDOWS):
         materials[f"outdoors{k}"] = textures.outdoors(rng, own_rng, palette)
-    prints = [textures.picture(rng, own_rng, palette, k) for k in range(furniture.PRINTS)]
-    for k, which in enumerate(own_rng.permutation(len(prints)).tolist()):
-        materials[f"print{k}"] = prints[which]
+    for k in range(furniture.PRINTS):
+        materials[f"print{k}"] = textures.picture(rng, own_rng, palette, k)
     return materials
 
 

@@ -134,21 +134,25 @@ def rug(rng: np.random.Generator, palette: Palette) -> ImageHW3:
 
 
 def outdoors(rng: np.random.Generator, own_rng: np.random.Generator, palette: Palette) -> ImageHW3:
-    """What a window shows: sky, two ridges and round trees, pale as daylight is."""
+    """What a window shows: sky, two ridges and round trees, pale as daylight is.
+
+    The panorama is drawn from rng, which look-alike rooms share; own_rng says where it starts.
+    """
     image = np.empty((192, 192, 3), np.uint8)
     t = np.linspace(0, 1, 192)[:, None]
     image[:] = ((1 - t) * (176, 210, 240) + t * (246, 246, 236)).astype(np.uint8)[:, None]
     x = np.arange(192)
+    turn = 2 * np.pi * x / 192
     for level, colour in ((110, (176, 196, 190)), (140, (150, 178, 138))):
-        phase, bend = own_rng.uniform(0, 2 * np.pi, 2)
-        ridge = level + 12 * np.sin(x / 30 + phase) + 6 * np.sin(x / 13 + bend)
+        phase, bend = rng.uniform(0, 2 * np.pi, 2)
+        ridge = level + 12 * np.sin(turn + phase) + 6 * np.sin(3 * turn + bend)
         outline = [(0, 191), *zip(x.tolist(), ridge.astype(int).tolist(), strict=True), (191, 191)]
         cv2.fillPoly(image, [np.array(outline)], colour, cv2.LINE_AA)
     for radius in rng.integers(13, 24, size=4).tolist():
-        centre = (int(own_rng.integers(10, 182)), int(own_rng.integers(118, 150)))
+        centre = (int(rng.integers(24, 168)), int(rng.integers(118, 150)))
         cv2.rectangle(image, (centre[0] - 2, centre[1]), (centre[0] + 2, 191), palette.dark, -1)
         cv2.circle(image, centre, radius, (112, 150, 100), -1, cv2.LINE_AA)
-    return image
+    return np.roll(image, int(own_rng.integers(192)), axis=1)
 
 
 # A motif takes sizes from the first generator, which look-alike rooms share, and places from the

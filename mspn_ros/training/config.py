@@ -6,6 +6,7 @@ A YAML file names what differs; ``config/paper.yaml`` and ``config/default.yaml`
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field
@@ -141,12 +142,9 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        fields = asdict(self)
-        return fields | {
-            "scenes": list(self.scenes),
-            "architecture": self.architecture.to_json(),
-        }
+        """Plain JSON types: what is read back from a file equals it."""
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return fields
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
