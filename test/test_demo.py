@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from mspn_ros.commands.run import replay_offline
+from mspn_ros.datasets import read_scene
 from mspn_ros.datasets.bags import BagReader
 from mspn_ros.demo import BAG, MODEL, largest_difference, make_checks
 from mspn_ros.evaluation.replay import ground_truth
+from mspn_ros.images import read_image
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node.parameters import parameter_table_markdown
 
@@ -57,6 +59,34 @@ def test_each_broken_promise_is_noticed(replayed):
 
     assert "frames answered >= 95 %" in failing(spoilt(unanswered, 0.1))
     assert failing(spoilt(moved, 0.01)) == ["live poses equal offline poses of the same stamps"]
+
+
+def test_look_alike_rooms_are_told_apart_where_colours_do_not_tell_them(replayed, tmp_path):
+    pytest.importorskip("pyvista", reason="pyvista is not installed (extra 'synthetic')")
+    from test_synthetic import histogram_accuracies
+
+    from mspn_ros.datasets.synthetic import SyntheticConfig, generate
+
+    done, _ = replayed
+    generate(tmp_path / "rooms", SyntheticConfig(train_frames=150, test_frames=2))
+    with BagReader(BAG) as bag:
+        asked = {str(image.stamp_ns): image.decode() for image in bag.images()}
+    for pair in (("room_a", "room_b"), ("room_c", "room_d")):
+        answers = [answer for answer in done.answers if answer.scene in pair]
+        right = np.mean([answer.estimate.scene == answer.scene for answer in answers])
+        assert right >= 0.95, pair
+        known, labels = [], []
+        for label, name in enumerate(pair):
+            for frame in read_scene(tmp_path / "rooms" / name).split("train"):
+                known.append(read_image(frame.image_path))
+                labels.append(label)
+        accuracies = histogram_accuracies(
+            np.array(known),
+            np.array(labels),
+            np.array([asked[answer.name] for answer in answers]),
+            np.array([pair.index(answer.scene) for answer in answers]),
+        )
+        assert max(accuracies) < 0.8, pair
 
 
 def test_a_live_frame_that_was_overtaken_is_not_compared(replayed):

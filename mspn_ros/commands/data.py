@@ -50,16 +50,19 @@ def _read(arguments: argparse.Namespace) -> list[Any]:
 
 
 def _show_scene(scene: dict[str, Any]) -> None:
-    rows = [
-        (key, _text(value)) for key, value in scene.items() if key not in ("scene", "bad", "notes")
-    ]
-    print_table(scene["scene"], ("", "found"), rows)
-    for note in scene.get("notes", ()):
-        console.print(f"note: {note}", highlight=False)
-    for group in scene.get("bad", ()):
+    console.rule(scene["scene"], align="left")
+    for key, value in scene.items():
+        if key not in ("scene", "bad", "notes"):
+            console.print(f"{key.replace('_', ' '):>16}  {_text(value)}", highlight=False)
+    for note in scene["notes"]:
+        console.print(f"{'note':>16}  {note}", highlight=False)
+    for group in scene["bad"]:
         names = group["names"]
         listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-        console.print(f"bad frames: {len(names)}: {group['reason']}: {listed}", highlight=False)
+        text = f"{len(names)}: {group['reason']}: {listed}"
+        console.print(f"{'bad frames':>16}  {text}", style="yellow", highlight=False)
+    if not scene["bad"]:
+        console.print(f"{'bad frames':>16}  none", highlight=False)
 
 
 def _text(value: Any) -> str:

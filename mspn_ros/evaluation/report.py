@@ -31,15 +31,15 @@ HEADER = (
     "scene",
     "frames",
     "answered",
-    "right scene",
-    "median position",
-    "% of extent",
-    "median rotation",
+    "scene right",
+    "position",
+    "of extent",
+    "rotation",
 )
 
 
 def table_cells(table: Table) -> list[tuple[str, ...]]:
-    """The rows of a table as text under HEADER; the mean last."""
+    """The rows of a table as text under HEADER, errors as medians; the mean last."""
     scores = [*table.scores, *([table.mean] if table.mean else [])]
     return [_cells(score) for score in scores]
 
@@ -56,7 +56,7 @@ def _cells(score: SceneScore) -> tuple[str, ...]:
         f"{100 * score.scene_accuracy:.1f} %",
         "-" if score.unit == "mixed" else f"{number(score.median_position, '.3f')}{unit}",
         f"{number(score.percent_of_extent, '.1f')} %",
-        f"{number(score.median_rotation_deg, '.2f')} deg",
+        f"{number(score.median_rotation_deg, '.2f')}°",
     )
 
 
