@@ -23,8 +23,9 @@ setup: $(READY) ## Install everything into .venv (about 6 GB; a few minutes, onc
 demo: $(READY) check-shm ## Play a bag into the real node and report (under 3 minutes)
 	@$(VENV)/bin/mspn demo
 
+# One thread a process: tests start several, and OpenMP's threads spin while they wait for a core.
 test: lint $(RENDERS) check-shm ## Lint, then run all tests (under 15 minutes)
-	@$(VENV)/bin/pytest
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest
 
 lint: $(READY) ## Check style and types
 	@$(VENV)/bin/ruff check .
