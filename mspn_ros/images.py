@@ -233,7 +233,7 @@ def prepare(image: ImageHW3, shorter: int, crop: int, device: torch.device) -> T
 
     The test-time half of the paper's section 4.2; the network normalises (see ``normalise``).
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    tensor = torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device)
     return center_crop(resize_shorter_side(tensor, shorter), crop).permute(2, 0, 1)
 
 

@@ -109,8 +109,8 @@ def test_learned_weights_tend_to_the_mean_l1_norm():
         loss(pose, target, torch.zeros(64, dtype=torch.long)).backward()
         adam.step()
         adam.zero_grad()
-    assert math.exp(float(loss.s_t)) == pytest.approx(2.0, rel=0.02)
-    assert math.exp(float(loss.s_q)) == pytest.approx(0.25, rel=0.02)
+    assert math.exp(loss.s_t.item()) == pytest.approx(2.0, rel=0.02)
+    assert math.exp(loss.s_q.item()) == pytest.approx(0.25, rel=0.02)
 
 
 def test_scene_loss_by_hand():

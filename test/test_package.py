@@ -123,8 +123,8 @@ def test_installed_localize_starts_and_names_a_wrong_model_in_one_line(prefix):
 def test_requirements_leave_a_robots_own_torch_alone(metadata):
     core = [line for line in metadata.requires if "extra ==" not in line]
     assert [line for line in core if line.startswith("torch")] == [
-        "torch>=1.13",
-        "torchvision>=0.14",
+        "torch>=2.0",
+        "torchvision>=0.15",
     ]
     assert not [line for line in metadata.requires if line.startswith("evo")]
 

@@ -39,7 +39,7 @@ def plot_tracks(answers: Sequence[Answer], rows: Sequence[SceneRow], path: Path)
     another scene, or not answered, are crosses at their true position.
     """
     groups = by_scene(answers)
-    columns = min(3, max(1, len(groups)))
+    columns = max(1, len(groups)) if len(groups) <= 4 else 3
     figure, axes = _figure(columns, max(1, -(-len(groups) // columns)))
     units = {row.name: row.unit for row in rows}
     for axis in axes.flat[len(groups) :]:

@@ -49,10 +49,14 @@ def write_model(trainer: Trainer) -> Path:
     target, part = output / "model", output / "model.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    # Models travel: paths of the machine that trained them are nobody's business.
+    local = ("scenes", "output", "weights", "device")
+    config = {k: v for k, v in trainer.config.to_json().items() if k not in local}
     provenance = {
         "version": source_version(),
         "weights": trainer.weights,
-        "config": trainer.config.to_json(),
+        "device": str(trainer.device),
+        "config": config,
         "scenes": [scene.name for scene in trainer.scenes],
     }
     network = trainer.network.cpu().eval()
