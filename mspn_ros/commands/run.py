@@ -37,10 +37,17 @@ def localize(arguments: argparse.Namespace) -> int:
     for row in PARAMETERS:
         value = getattr(arguments, f"p_{row.name}")
         if value is not None:
-            # rcl reads values as YAML: quotes keep a text such as "on" to be text.
-            text = json.dumps(value) if isinstance(row.default, str) else value
-            given += ["-p", f"{row.name}:={text}"]
+            given += ["-p", f"{row.name}:={_as_yaml(value, row.default)}"]
     return main(["--ros-args", *given, *arguments.ros_args])
+
+
+def _as_yaml(value: str, default: object) -> str:
+    """A value as rcl reads it: quoted where text is meant ("on"), with a point in a double."""
+    if isinstance(default, str):
+        return json.dumps(value)
+    if isinstance(default, float) and value.lstrip("-").isdigit():
+        return f"{value}.0"
+    return value
 
 
 @dataclass(frozen=True)
