@@ -7,7 +7,9 @@ The functions live in mspn_ros/commands/; each imports what it needs when it is 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -153,8 +155,15 @@ def _add_scenes(commands: Any) -> None:
     _json(listing)
 
 
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit code: 0, or 1 with one line on stderr."""
+    # As Ctrl-C does, SIGTERM shall leave by way of every "finally": a replay ends its node there.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         arguments = build_parser().parse_args(argv)
         return int(arguments.command(arguments))

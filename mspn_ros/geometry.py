@@ -6,6 +6,8 @@ and bfloat16; NumPy-side rotations use ``scipy.spatial.transform.Rotation``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
@@ -125,3 +127,30 @@ def viewing_direction(quaternion: Array) -> Array:
 def mean_quaternion(quaternions_N4: Array) -> Array:
     """Chordal mean rotation of (N, 4) xyzw quaternions; q and -q count alike -> (4,) xyzw."""
     return np.asarray(Rotation.from_quat(quaternions_N4).mean().as_quat())
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """x -> scale * R x + translation: carries a scene's frame into a shared map frame."""
+
+    translation: Array
+    rotation: Rotation
+    scale: float
+
+    @classmethod
+    def from_array(cls, packed: Array) -> Similarity:
+        """From (8,): translation, quaternion xyzw, scale."""
+        return cls(packed[:3], Rotation.from_quat(packed[3:7]), float(packed[7]))
+
+    def apply(self, position: Array, quaternion: Array) -> tuple[Array, Array]:
+        """A pose's position (3,) and quaternion (4,) xyzw in the map frame."""
+        turned = self.rotation * Rotation.from_quat(quaternion)
+        moved = self.scale * self.rotation.apply(position) + self.translation
+        return np.asarray(moved), np.asarray(turned.as_quat())
+
+    def apply_to_covariance(self, covariance: Array) -> Array:
+        """A (6, 6) covariance, positions then rotations about fixed axes, in the map frame."""
+        blocks = np.zeros((6, 6))
+        blocks[:3, :3] = self.scale * self.rotation.as_matrix()
+        blocks[3:, 3:] = self.rotation.as_matrix()
+        return np.asarray(blocks @ covariance @ blocks.T)

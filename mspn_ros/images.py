@@ -197,8 +197,10 @@ def image_size(path: Path) -> tuple[int, int]:
         raise ImageError(f"{path}: none of {', '.join(_ENCODED_FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: too large ({error}); make a smaller one") from error
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
 
 
 def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:

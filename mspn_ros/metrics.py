@@ -107,7 +107,8 @@ def score_scene(
         median_rotation_deg=median_error(rotation_errors_deg),
         percent_of_extent=100 * median / extent if extent > 0 else float("inf"),
         scene_accuracy=_mean(scene_right),
-        recall=recall(position_errors, rotation_errors_deg),
+        # The bounds are metres: they say nothing of a scene in another unit.
+        recall=recall(position_errors, rotation_errors_deg) if unit == "m" else {},
     )
 
 
@@ -124,10 +125,9 @@ def mean_score(scores: Sequence[SceneScore]) -> SceneScore:
         percent_of_extent=float(np.mean([score.percent_of_extent for score in scores])),
         scene_accuracy=float(np.mean([score.scene_accuracy for score in scores])),
         recall={
-            key: float(np.mean([score.recall[key] for score in scores])) for key in scores[0].recall
-        }
-        if scores
-        else {},
+            key: float(np.mean([score.recall[key] for score in scores]))
+            for key in (scores[0].recall if all(score.recall for score in scores) else ())
+        },
     )
 
 

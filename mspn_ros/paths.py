@@ -19,6 +19,21 @@ def package_file(*parts: str) -> Path:
     return PACKAGE.joinpath(*parts)
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder for results, its parents too, or take the one that is there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be made ({error.strerror}); choose another --output"
+        ) from error
+    return path
+
+
 def config_file(name: str) -> Path:
     """Path of an installed configuration file, such as ``config_file("fastdds.xml")``.
 

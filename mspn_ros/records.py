@@ -100,7 +100,7 @@ class Frame:
     """One posed image of a scene: where the file is, and the camera-to-world pose.
 
     ``name`` is the image's path as its dataset writes it (unique within the scene); ``sequence``
-    names the recording it belongs to, so that validation blocks and tuples never cross one.
+    names the recording it belongs to.
     """
 
     image_path: Path
@@ -120,6 +120,11 @@ class BadFrame:
     name: str
     split: str
     reason: str
+
+
+def unit_name(metres_per_unit: float | None) -> str:
+    """``m`` where positions are metres, ``u`` where the unit is another or unknown."""
+    return "m" if metres_per_unit == 1.0 else "u"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +210,8 @@ class SceneRow:
 
     @property
     def unit(self) -> str:
-        """``m``, or ``u`` where the scale is unknown."""
-        return "u" if self.metres_per_unit is None else "m"
+        """Of positions and errors, see ``unit_name``."""
+        return unit_name(self.metres_per_unit)
 
     @property
     def extent(self) -> float:

@@ -159,11 +159,12 @@ def test_commands_write_what_scripts_rely_on(place, tmp_path):
     data = [f"{scene}={place / scene}" for scene in SCENES]
     model, out = str(place / "model"), tmp_path / "out"
     arguments = ["--model", model, "--device", "cpu", "--output", str(out)]
-    assert main(["evaluate", "--data", *data, *arguments]) == 0
+    asked = tmp_path / "elsewhere" / "e.json"
+    assert main(["evaluate", "--data", *data, *arguments, "--json", str(asked)]) == 0
     bag = str(tmp_path / "walk.mcap")
     assert main(["dataset", "to-bag", "--data", *data, "--out", bag]) == 0
     assert main(["replay", bag, *arguments, "--json", str(tmp_path / "r.json")]) == 0
-    evaluated = json.loads((out / "result.json").read_text())
+    evaluated = json.loads(asked.read_text())
     replayed = json.loads((tmp_path / "r.json").read_text())
     for result in (evaluated, replayed):
         assert {"model", "oracle", "scenes", "mean", "latency_ms", "dropped"} <= result.keys()
@@ -204,6 +205,7 @@ def test_commands_write_what_scripts_rely_on(place, tmp_path):
         (["inspect", "HALL", "--format", "vr"], "'vr'"),
         (["dataset", "to-bag", "--data", "hall=HALL", "--out", "x", "--rate", "0"], "--rate"),
         (["scenes", "list", "--model", "EMPTY"], "no scene bank"),
+        (["inspect", "HALL", "--output", "/proc/nope"], "/proc/nope: cannot be made"),
         (["fly"], "invalid choice: 'fly'"),
         (["evaluate"], "required: --model, --data"),
     ],

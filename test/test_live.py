@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +151,39 @@ def test_without_ros_the_remedy_is_one_line():
     )
     assert run.stdout.count("\n") == 1
     assert 'pip install "mspn_ros[ros]"' in run.stdout
+
+
+def test_sigterm_during_a_live_replay_ends_its_node_too(model, tmp_path):
+    """Python ends on SIGTERM without any "finally": the node would go on alone for ever."""
+    picture = tmp_path / "p.jpg"
+    PilImage.new("RGB", (160, 120), (200, 40, 90)).save(picture)
+    pose = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
+    frames = [Frame(picture, f"{i}", "hall", "test", pose) for i in range(600)]
+    path = write_bag(tmp_path / "long", frames)
+    command = [sys.executable, "-m", "mspn_ros", "replay", str(path), "--model", str(model)]
+    command += ["--live", "--namespace", "ended", "--output", str(tmp_path / "out")]
+    replay = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{replay.pid}/task/{replay.pid}/children")
+    deadline = time.monotonic() + 60
+    while not (started := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert started
+    time.sleep(3)
+    replay.send_signal(signal.SIGTERM)
+    assert replay.wait(30) == 128 + signal.SIGTERM
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
+def test_replay_refuses_a_running_node_with_other_axes(model, bag):
+    options = {"model": str(model), "image_topic": "turned", "transport": "compressed"}
+    with (
+        LocalizerProcess("/turned", {**options, "pose_axes": "body", "device": "cpu"}) as process,
+        ros_tools.ros_context() as context,
+    ):
+        client = ros_tools.RosClient(context, "/unused", "/unused/image")
+        up = lambda: ("localizer", "/turned") in client.node.get_node_names_and_namespaces()  # noqa: E731
+        assert client.collector.wait_for(up, 60)
+        client.close()
+        with pytest.raises(RosError, match="restart it with pose_axes:=optical"):
+            replay_live(bag, model, namespace="/turned")
+        assert process.process.poll() is None

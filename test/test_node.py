@@ -32,6 +32,7 @@ from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node.messages import decode_image
 from mspn_ros.node.parameters import PARAMETERS, parameter_table_markdown
 from mspn_ros.node.process import LocalizerProcess
+from mspn_ros.node.worker import NewestFrameWorker
 from mspn_ros.records import ImageError
 
 RAW, COMPRESSED, ROBOT = "/mspn", "/squeezed", "/robot1"
@@ -444,6 +445,41 @@ def test_encodings_that_cv_bridge_does_not_convert_are_refused_with_a_remedy():
     message = raw_image(picture(1)[..., 0].astype("<f4"), "32FC1", padding=4)
     with pytest.raises(ImageError, match=r"32FC1.*publish one of rgb8"):
         decode_image(message)
+
+
+def test_a_bug_in_processing_costs_one_frame_and_not_the_thread():
+    """The thread once died with the first exception; every later frame then waited for ever."""
+    seen, bugs = [], []
+
+    def process(message):
+        seen.append(message)
+        if message == 1:
+            raise ZeroDivisionError("no")
+
+    worker = NewestFrameWorker(process, bugs.append)
+    worker.start()
+    for message in (1, 2):
+        worker.submit(message)
+        deadline = time.monotonic() + 10
+        while message not in seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+    worker.stop()
+    counts = worker.counts()
+    assert seen == [1, 2]
+    assert [type(bug) for bug in bugs] == [ZeroDivisionError]
+    assert (counts.answered, counts.rejected, counts.in_progress) == (
+        1,
+        {"bug.ZeroDivisionError": 1},
+        0,
+    )
+
+
+@pytest.mark.parametrize("topic", ["bad topic", "/1cam", "", "/cam//raw", "cam/"])
+def test_an_impossible_topic_is_refused_before_ros_sees_it(topic):
+    row = next(row for row in PARAMETERS if row.name == "image_topic")
+    assert re.fullmatch(row.pattern, topic) is None
+    for good in ("/camera/image_raw", "image", "~/image", "a/b_c/d1"):
+        assert re.fullmatch(row.pattern, good)
 
 
 def test_parameter_table_lists_every_parameter_once():

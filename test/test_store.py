@@ -14,6 +14,7 @@ from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import Intrinsics, ModelError
 from mspn_ros.store.backbone_file import load_backbone
 from mspn_ros.store.files import read_tensors, write_tensors
+from mspn_ros.store.row_format import COLUMNS, pack_row, unpack_row
 from mspn_ros.store.scene_bank import SceneBank
 
 
@@ -86,6 +87,49 @@ def test_a_bank_with_a_trigger_is_not_ours(model):
         db.execute("CREATE TRIGGER t AFTER INSERT ON scenes BEGIN DELETE FROM scenes; END")
     with pytest.raises(ModelError, match="schema"):
         SceneBank(model)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("position_scale", "abc"),
+        ("position_scale", float("inf")),
+        ("position_scale", -1.0),
+        ("metres_per_unit", "abc"),
+        ("acceptance_threshold", None),
+        ("held_out", '{"frames": 1, "position_variance": [0, 0, 0]}'),
+        ("provenance", "[]"),
+        ("frames", 1.5),
+        ("tensors", "text"),
+    ],
+)
+def test_a_forged_column_is_refused_even_with_a_right_checksum(model, column, value):
+    # A stranger can compute checksums too: types and ranges must be held against the schema.
+    with SceneBank(model) as bank:
+        values = dict(zip(COLUMNS, pack_row(bank.rows()[0]), strict=True)) | {column: value}
+    with pytest.raises(ModelError, match="here: not a scene of this version"):
+        unpack_row(1, list(values.values()), "here")
+
+
+def test_a_trigger_with_an_inconspicuous_name_is_noticed(model):
+    # In LIKE patterns _ stands for any character: 'sqlite_%' would hide this one.
+    with sqlite3.connect(model / "scenes.db") as db:
+        db.execute("CREATE TRIGGER sqlitezevil AFTER INSERT ON scenes BEGIN SELECT 1; END")
+    with pytest.raises(ModelError, match="schema"):
+        SceneBank(model)
+
+
+def test_rows_of_another_feature_size_are_refused(model):
+    with SceneBank(model, read_only=False) as bank:
+        row = bank.rows()[0]
+    wide = np.zeros(row.classifier_weight.size + 1, np.float32)
+    with sqlite3.connect(model / "scenes.db") as db:
+        db.execute("DELETE FROM scenes")
+    changes = dict.fromkeys(("classifier_weight", "feature_mean", "feature_std"), wide)
+    with SceneBank(model, read_only=False) as bank:
+        bank.add(replace(row, **changes))
+    with pytest.raises(ModelError, match=r"577 weights a row, the backbone gives 576"):
+        Localizer.load(model)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 1000])

@@ -32,7 +32,9 @@ from mspn_ros.training.config import (
 )
 from mspn_ros.training.finish import write_model
 from mspn_ros.training.loop import CHECKPOINT_FILE, Trainer
+from mspn_ros.training.row_adam import RowAdam
 from mspn_ros.training.samples import cut_validation
+from mspn_ros.training.tensor_state import flatten_state, restore_state
 
 pytest.importorskip("pyvista", reason="pyvista is not installed (extra 'synthetic')")
 
@@ -169,6 +171,44 @@ def test_an_interrupted_run_ends_with_the_same_weights(rooms, tmp_path):
     other = Trainer(replace(config, output=str(tmp_path / "cut"), seed=1), few)
     with pytest.raises(ConfigError, match="other settings \\(seed\\)"):
         other.resume()
+
+
+def test_resuming_on_other_poses_is_refused(rooms, tmp_path):
+    # Heads are learned for a coding of the poses: taking up a run on moved poses would end in a
+    # model that is wrong everywhere.
+    few = [replace(room, frames=room.split("train")[:24]) for room in rooms]
+    config = replace(TINY, epochs=1, output=str(tmp_path), validation=ValidationConfig(0.0))
+    Trainer(config, few).run()
+
+    def moved(frame):
+        return replace(frame, pose=replace(frame.pose, position=frame.pose.position * 100))
+
+    others = [replace(room, frames=tuple(moved(f) for f in room.frames)) for room in few]
+    with pytest.raises(ConfigError, match=r"other settings \(data\)"):
+        Trainer(config, others).resume()
+    with pytest.raises(ConfigError, match="holds a run already; pass --resume"):
+        Trainer(config, few).run()
+
+
+def test_a_scene_too_short_to_hold_frames_out_is_named_and_the_others_still_are_judged(
+    rooms, tmp_path
+):
+    few = [rooms[0], replace(rooms[1], frames=rooms[1].split("train")[:30])]
+    trainer = Trainer(replace(TINY, output=str(tmp_path)), few)
+    assert trainer.scenes_without_held_out == [rooms[1].name]
+    assert [entry.scene for entry in trainer.validate()] == [rooms[0].name]
+    assert len(trainer.train_samples.of_scene(1)) == 30
+
+
+def test_row_adam_resumes_on_the_device_of_its_rows():
+    # Optimizer.load_state_dict keeps a state called "step" on the CPU; on CUDA that would crash.
+    parameter = torch.nn.Parameter(torch.ones(2, 3))
+    adam = RowAdam([parameter], lr=0.1)
+    parameter.grad = torch.ones(2, 3)
+    adam.step()
+    elsewhere = RowAdam([torch.nn.Parameter(torch.empty(2, 3, device="meta"))], lr=0.1)
+    restore_state(elsewhere, {k[2:]: v for k, v in flatten_state("x", adam).items()})
+    assert {v.device.type for v in next(iter(elsewhere.state.values())).values()} == {"meta"}
 
 
 def test_a_nan_loss_names_the_files_and_keeps_the_checkpoint(rooms, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from mspn_ros.paths import make_folder
 from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
@@ -17,6 +18,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from mspn_ros.evaluation.answers import write_json
     from mspn_ros.evaluation.inspection import draw_top_view, inspect_scene
 
+    output = make_folder(arguments.output)
     scenes = _read(arguments)
     if not arguments.headers_only:
         with progress_bar("decoding images") as update:
@@ -24,11 +26,10 @@ def inspect(arguments: argparse.Namespace) -> int:
     found = [inspect_scene(scene) for scene in scenes]
     for inspection in found:
         _show_scene(inspection.to_json())
-    picture = arguments.output / "top_view.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture = output / "top_view.png"
     draw_top_view(scenes, picture)
     write_json(
-        arguments.json or arguments.output / "inspect.json",
+        arguments.json or output / "inspect.json",
         [inspection.to_json() for inspection in found],
     )
     notes.print(f"top view: {picture}")
@@ -127,18 +128,8 @@ def list_scenes(arguments: argparse.Namespace) -> int:
         scenes = [asdict(scene_info(row)) for row in bank.rows()]
     if arguments.json:
         write_json(arguments.json, scenes)
-    header = ("name", "id", "frames", "bytes", "frame_id", "backbone", "uuid")
-    print_table(
-        str(arguments.model),
-        header,
-        [
-            (
-                s["name"],
-                *(str(s[k]) for k in ("id", "frames", "bytes", "frame_id")),
-                s["backbone_id"][:12],
-                s["uuid"],
-            )
-            for s in scenes
-        ],
-    )
+    header = ("scene", "id", "frames", "bytes", "frame_id", "backbone")
+    names = ("name", *header[1:5])
+    rows = [(*(str(s[name]) for name in names), s["backbone_id"][:8]) for s in scenes]
+    print_table(str(arguments.model), header, rows)
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mspn_ros.paths import config_file
+from mspn_ros.paths import config_file, make_folder
 from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
@@ -34,6 +34,7 @@ def train(arguments: argparse.Namespace) -> int:
     config = load_config(path, overrides)
     if not config.scenes:
         raise ConfigError(f"{path}: names no scenes; pass --scenes name=path ...")
+    make_folder(Path(config.output))
     scenes = load_scene_set(config.scenes)
     with progress_bar("reading images") as update:
         trainer = Trainer(config, scenes, Watch(loading=update))
@@ -62,6 +63,8 @@ def _tell_start(trainer: Any) -> None:
         f"{len(trainer.scenes)} scenes, {len(trainer.train_samples)} training frames, "
         f"{held} held out, weights {trainer.weights}, device {trainer.device}"
     )
+    for name in trainer.scenes_without_held_out:
+        notes.print(f"{name}: too few frames to hold some out; its covariance will be a guess")
     for frame in trainer.bad:
         notes.print(f"left out: {frame.reason}", style="yellow", highlight=False)
 
@@ -88,6 +91,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from mspn_ros.evaluation.report import HEADER, table_cells, table_markdown
     from mspn_ros.inference.localizer import Localizer
 
+    output = make_folder(arguments.output)
     localizer = Localizer.load(arguments.model, arguments.device)
     scenes = load_scene_set(arguments.data)
     with progress_bar("evaluating") as update:
@@ -107,7 +111,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
             print_table(f"{method}, scene known", HEADER, table_cells(reference))
             result["references"][method] = reference.to_json()
             markdown[f"{method}, scene known"] = table_markdown(reference)
-    output = arguments.output
     write_json(arguments.json or output / "result.json", result)
     (output / "tables.md").write_text("\n".join(f"### {k}\n\n{v}" for k, v in markdown.items()))
     plot_tracks(answers, rows, output / "tracks.png")

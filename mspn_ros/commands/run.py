@@ -12,6 +12,7 @@ from typing import Any
 
 from mspn_ros.node import require_ros
 from mspn_ros.node.parameters import PARAMETERS
+from mspn_ros.paths import make_folder
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
 
@@ -66,6 +67,7 @@ def replay(arguments: argparse.Namespace) -> int:
     from mspn_ros.evaluation.replay import ground_truth
     from mspn_ros.inference.localizer import Localizer
 
+    make_folder(arguments.output)
     localizer = Localizer.load(arguments.model, arguments.device)
     with BagReader(arguments.bag, arguments.image_topic, arguments.pose_topic) as bag:
         truth = ground_truth(bag, localizer.rows, arguments.scene)

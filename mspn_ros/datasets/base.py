@@ -27,6 +27,7 @@ from mspn_ros.records import (
     ImageError,
     Intrinsics,
     Pose,
+    unit_name,
 )
 
 # The largest text file of poses that is read whole; real ones stay below 10 MB.
@@ -63,7 +64,7 @@ class SceneData:
     @property
     def unit(self) -> str:
         """Unit of the positions: "m", or "u" where one unit is not known to be one metre."""
-        return "m" if self.metres_per_unit == 1.0 else "u"
+        return unit_name(self.metres_per_unit)
 
 
 @dataclass(frozen=True, slots=True)

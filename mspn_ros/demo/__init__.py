@@ -21,7 +21,7 @@ from mspn_ros.evaluation.replay import ground_truth
 from mspn_ros.evaluation.report import Picture, encode_frame, sample_answers
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.metrics import SceneScore
-from mspn_ros.paths import package_file
+from mspn_ros.paths import make_folder, package_file
 from mspn_ros.records import SceneRow
 from mspn_ros.terminal import console
 
@@ -50,10 +50,11 @@ def run_demo(output: Path) -> int:
     Raises:
         MspnError: model, bag or ROS cannot be used.
     """
-    # A domain of its own, so that a robot on the same machine is left alone.
-    os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
+    # A domain and a namespace of its own, so that a robot on the same machine is left alone.
+    os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
+    make_folder(output)
     arguments = argparse.Namespace(
-        bag=BAG, model=MODEL, image_topic=None, namespace="mspn", device="auto"
+        bag=BAG, model=MODEL, image_topic=None, namespace="mspn_demo", device="auto"
     )
     localizer = Localizer.load(MODEL)
     with BagReader(BAG) as bag:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from mspn_ros import metrics
 from mspn_ros.datasets.trajectory import write_tum
+from mspn_ros.geometry import Similarity
 from mspn_ros.records import Array, MspnError, Pose, PoseEstimate, SceneRow
 
 
@@ -139,12 +139,8 @@ def scene_errors(
 def _in_map(pose: Pose, row: SceneRow) -> Pose:
     if row.map_from_scene is None:
         return pose
-    translation, turn, scale = np.split(row.map_from_scene, [3, 7])
-    rotation = Rotation.from_quat(turn)
-    return Pose(
-        float(scale[0]) * rotation.apply(pose.position) + translation,
-        (rotation * Rotation.from_quat(pose.quaternion)).as_quat(),
-    )
+    similarity = Similarity.from_array(row.map_from_scene)
+    return Pose(*similarity.apply(pose.position, pose.quaternion))
 
 
 def by_scene(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

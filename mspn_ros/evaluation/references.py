@@ -146,13 +146,3 @@ def _as_answers(test: Samples, prediction: Predict) -> list[Answer]:
         stamp = frame.stamp_s if frame.stamp_s is not None else float(i)
         answers.append(Answer(frame.name, frame.scene, stamp, frame.pose, estimate))
     return answers
-
-
-def extents(scenes: Sequence[SceneData]) -> dict[str, float]:
-    """Extent of each scene's training positions, in its unit."""
-    return {
-        scene.name: metrics.position_extent(
-            np.stack([frame.pose.position for frame in scene.split("train")])
-        )
-        for scene in scenes
-    }

@@ -27,6 +27,7 @@ class TorchEngine:
     name = "torch_float32"
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
+        exact_float32()
         self._backbone = backbone.to(device).eval()
 
     @torch.inference_mode()
@@ -34,6 +35,12 @@ class TorchEngine:
         """See ``Engine``."""
         feature_BF: Tensor = self._backbone(image_B3HW)
         return feature_BF.float()
+
+
+def exact_float32() -> None:
+    """Make float32 mean float32 on CUDA: cuDNN's convolutions use TF32 (10 bits) by default."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from mspn_ros.geometry import Similarity
 from mspn_ros.images import prepare
 from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
 from mspn_ros.network.backbone import Architecture
@@ -33,7 +33,7 @@ from mspn_ros.store.scene_bank import SceneBank
 
 @dataclass(frozen=True, slots=True)
 class SceneInfo:
-    """One line of the catalogue; the keys of ``mspn scenes list --json`` and ``/mspn/scenes``."""
+    """One line of the catalogue; the keys of ``mspn scenes list --json``."""
 
     id: int
     uuid: str
@@ -65,11 +65,21 @@ class _ReadOut:
     """The bank's rows as stacked tensors on a device; replaced whole when the bank changes."""
 
     def __init__(
-        self, rows: Sequence[SceneRow], architecture: Architecture, device: torch.device
+        self,
+        rows: Sequence[SceneRow],
+        architecture: Architecture,
+        features: int,
+        device: torch.device,
     ) -> None:
+        self.scenes = tuple(scene_info(row) for row in rows)
         self.rows = tuple(rows)
         self.index = {row.name: i for i, row in enumerate(rows)}
         feature_size = rows[0].classifier_weight.size
+        if feature_size != features:
+            raise ModelError(
+                f"scene {rows[0].name!r} has {feature_size} weights a row, the backbone gives "
+                f"{features} features; train the scene anew"
+            )
         kinds = {row.head for row in rows}
         if len(kinds) != 1 or not kinds <= HEADS.keys():
             raise ModelError(
@@ -122,7 +132,7 @@ class Localizer:
         self.model_dir = model_dir
         self.device, why = choose_device(device)
         backbone, self.backbone_id, self.provenance = load_backbone(model_dir)
-        self.architecture = backbone.architecture
+        self.architecture, self._feature_size = backbone.architecture, backbone.feature_size
         self._engine: Engine = TorchEngine(backbone, self.device)
         self.engine = self._engine.name
         self.engine_reason = f"{self.device}: {why}"
@@ -162,9 +172,13 @@ class Localizer:
                     f"{row.backbone_id[:12]}, this model's is {self.backbone_id[:12]}; "
                     "remove the scene or train it anew here"
                 )
-        self._read_out = _ReadOut(rows, self.architecture, self.device)
-        self.scenes = tuple(scene_info(row) for row in rows)
+        self._read_out = _ReadOut(rows, self.architecture, self._feature_size, self.device)
         self.bank_version += 1
+
+    @property
+    def scenes(self) -> tuple[SceneInfo, ...]:
+        """The catalogue of the rows in service."""
+        return self._read_out.scenes
 
     @property
     def rows(self) -> tuple[SceneRow, ...]:
@@ -208,12 +222,6 @@ class Localizer:
             _estimate(read_out.rows, *values, forced, min_confidence)
             for values in zip(*outputs, strict=True)
         ]
-
-    def features(self, images: Sequence[ImageHW3]) -> Tensor:
-        """(B, F) float32 backbone features of images, on the device."""
-        size = self.architecture
-        prepared = [prepare(image, size.resize, size.crop, self.device) for image in images]
-        return self._engine(torch.stack(prepared))
 
 
 def _estimate(
@@ -268,13 +276,8 @@ def _in_map(
     """Carry a pose into the scene's map frame by its stored similarity, if it has one."""
     if row.map_from_scene is None:
         return position, quaternion, covariance
-    translation, turn, scale = np.split(row.map_from_scene, [3, 7])
-    rotation = Rotation.from_quat(turn)
-    blocks = np.zeros((6, 6))
-    blocks[:3, :3] = scale * rotation.as_matrix()
-    blocks[3:, 3:] = rotation.as_matrix()
+    similarity = Similarity.from_array(row.map_from_scene)
     return (
-        scale * rotation.apply(position) + translation,
-        (rotation * Rotation.from_quat(quaternion)).as_quat(),
-        blocks @ covariance @ blocks.T,
+        *similarity.apply(position, quaternion),
+        similarity.apply_to_covariance(covariance),
     )

@@ -101,9 +101,10 @@ def _without_classifier(name: str) -> nn.Module:
         raise ConfigError(
             f"backbone {name!r} is no torchvision classifier; known are {', '.join(known)}"
         )
-    extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-    if extra:
-        extra["init_weights"] = False
+    extra = {}
+    if name in ("googlenet", "inception_v3"):
+        # transform_input turns ImageNet's normalisation into the one these two were trained with.
+        extra = {"aux_logits": False, "init_weights": True, "transform_input": True}
     network: nn.Module = torchvision.models.get_model(name, weights=None, **extra)
     attribute = next(a for a in _CLASSIFIER_NAMES if hasattr(network, a))
     # SqueezeNet pools inside its classifier.
@@ -154,17 +155,25 @@ def _load_imagenet(backbone: Backbone) -> str:
     name = backbone.architecture.backbone
     # The first published weights, as the paper used, not torchvision's newer ones.
     entry = next(iter(torchvision.models.get_model_weights(name)))
-    file_name = entry.url.rsplit("/", 1)[1]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    try:
-        state = entry.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise ModelError(
-            f"ImageNet weights of {name} cannot be downloaded ({error}); put {file_name} into "
-            f"{folder}, or set weights to a local file or to none"
-        ) from error
-    _load_fitting(backbone.network, state, file_name)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[1]
+    # torchvision's own loader would unpickle whatever lies there; ours reads tensors only.
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(entry.url, str(path), _hash_prefix(path))
+        except (URLError, OSError, RuntimeError) as error:
+            raise ModelError(
+                f"ImageNet weights of {name} cannot be downloaded ({error}); put {path.name} into "
+                f"{path.parent}, or set weights to a local file or to none"
+            ) from error
+    _load_fitting(backbone.network, _read_state_dict(path), str(path))
     return f"imagenet ({entry})"
+
+
+def _hash_prefix(path: Path) -> str | None:
+    """torchvision's file names end in the first digits of their SHA-256: resnet34-b627a593.pth."""
+    digits = path.stem.rpartition("-")[2]
+    return digits if len(digits) >= 8 and set(digits) <= set("0123456789abcdef") else None
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

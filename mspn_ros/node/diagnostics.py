@@ -47,6 +47,7 @@ class NodeStatus:
     bank_version: int | None = None
     scenes: int = 0
     scene: str = ""
+    pose_axes: str = "optical"
     failure: str = ""
     warnings: tuple[str, ...] = ()
     no_frames_timeout_s: float = 5.0
@@ -155,6 +156,7 @@ def _values(status: NodeStatus, counts: Counts, rate_hz: float) -> list[tuple[st
         ("idle_s", f"{counts.idle_s:.2f}"),
         ("scene", status.scene),
         ("scenes", str(status.scenes)),
+        ("pose_axes", status.pose_axes),
         ("model", status.model),
         ("device", status.device),
         ("engine", status.engine),

@@ -219,6 +219,11 @@ def _ready(node: Any, collector: Collector, player: BagPlayer, topic: str) -> di
     if node.count_publishers(topic) > 1:
         raise RosError(f"{topic} has another publisher; stop it, or its frames are counted too")
     assert collector.diagnostics is not None
+    if collector.diagnostics.get("pose_axes") != "optical":
+        raise RosError(
+            f"the localizer publishes poses in {collector.diagnostics.get('pose_axes')} axes, "
+            "ground truth is in optical ones; restart it with pose_axes:=optical"
+        )
     return collector.diagnostics
 
 

@@ -65,7 +65,7 @@ class LocalizerNode(LifecycleNode):
         self._scene = ""
         self._unscaled: set[str] = set()
         self._logged_at_s: dict[str, float] = {}
-        self._worker = NewestFrameWorker(self._process)
+        self._worker = NewestFrameWorker(self._process, self._log_bug)
         self._report = DiagnosticsReport()
         declare_parameters(self)
         warn_of_unknown_parameters(self)
@@ -225,6 +225,9 @@ class LocalizerNode(LifecycleNode):
             self._logged_at_s[key] = now_s
             self.get_logger().warning(text)
 
+    def _log_bug(self, error: Exception) -> None:
+        self._log_throttled("bug", f"a bug in mspn_ros: {type(error).__name__}: {error}")
+
     # Parameters, services, diagnostics.
 
     def _model_dir(self) -> Path:
@@ -274,6 +277,7 @@ class LocalizerNode(LifecycleNode):
             state=self._state_machine.current_state[1],
             model=str(self._model_dir()),
             scene=self._scene,
+            pose_axes=read_parameter(self, "pose_axes"),
             failure=self.failure,
             warnings=tuple(warnings),
             no_frames_timeout_s=read_parameter(self, "no_frames_timeout"),

@@ -48,7 +48,12 @@ PARAMETERS = (
         "",
         "Model directory (backbone.safetensors and scenes.db); empty runs the packaged demo model.",
     ),
-    NodeParameter("image_topic", "/camera/image_raw", "Topic of the camera images.", pattern=r".+"),
+    NodeParameter(
+        "image_topic",
+        "/camera/image_raw",
+        "Topic of the camera images.",
+        pattern=r"(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*",
+    ),
     NodeParameter(
         "transport",
         "auto",

@@ -37,11 +37,15 @@ class NewestFrameWorker:
     overtaken: counted, never processed late, and none is processed twice.
 
     ``process`` gets a message, publishes its answer, and returns None, or the cause (a short key)
-    why the frame was rejected. It must not raise.
+    why the frame was rejected. Should it raise nevertheless, the frame counts as rejected by a bug
+    and ``on_bug`` gets the exception.
     """
 
-    def __init__(self, process: Callable[[Any], str | None]) -> None:
+    def __init__(
+        self, process: Callable[[Any], str | None], on_bug: Callable[[Exception], None]
+    ) -> None:
         self._process = process
+        self._on_bug = on_bug
         self._changed = threading.Condition()
         self._waiting: tuple[Any, float] | None = None
         self._busy = False
@@ -105,7 +109,12 @@ class NewestFrameWorker:
                 if self._waiting is None:
                     return
                 (message, arrival), self._waiting, self._busy = self._waiting, None, True
-            cause = self._process(message)
+            try:
+                cause = self._process(message)
+            # The thread must outlive any bug: without it every later frame would wait for ever.
+            except Exception as error:
+                cause = f"bug.{type(error).__name__}"
+                self._on_bug(error)
             with self._changed:
                 self._busy = False
                 if cause is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -93,14 +94,19 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
     """
     values = dict(zip(COLUMNS, columns, strict=True))
     try:
+        _check_columns(values)
         arrays = safetensors.numpy.load(values.pop("tensors"))
         head = {k[5:]: arrays.pop(k) for k in list(arrays) if k.startswith("head.")}
         if not all(np.isfinite(array).all() for array in (*arrays.values(), *head.values())):
             raise ModelError(f"{place}: has NaN or infinite numbers; train the scene anew")
         _check_shapes(arrays)
         held_out, intrinsics = values.pop("held_out"), values.pop("intrinsics")
+        provenance = json.loads(values.pop("provenance"))
+        if not isinstance(provenance, dict):
+            raise ValueError("provenance is no JSON object")
         return SceneRow(
-            **values | {"provenance": json.loads(values["provenance"])},
+            **values,
+            provenance=provenance,
             **arrays,
             id=scene_id,
             head_tensors=head,
@@ -111,12 +117,32 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
         raise ModelError(f"{place}: not a scene of this version ({error})") from error
 
 
+_TYPES: dict[str, type] = {"TEXT": str, "REAL": float, "INTEGER": int, "BLOB": bytes}
+
+
+def _check_columns(values: dict[str, Any]) -> None:
+    """SQLite stores any type in any column: hold each against its declaration."""
+    for name, declared in COLUMNS.items():
+        value = values[name]
+        if value is None and "NOT NULL" not in declared:
+            continue
+        if not isinstance(value, _TYPES[declared.split()[0]]):
+            raise ValueError(f"{name} is {value!r:.40}, not {declared.split()[0]}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is not finite")
+    for name in ("position_scale", "metres_per_unit"):
+        if values[name] is not None and values[name] <= 0:
+            raise ValueError(f"{name} is {values[name]}, not above 0")
+
+
 def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
     sizes = {"position_offset": 3, "reference_rotation": 4, "box_low": 3, "box_high": 3}
     if "map_from_scene" in arrays:
         sizes["map_from_scene"] = 8
     feature_size = arrays["classifier_weight"].size
     sizes |= dict.fromkeys(("classifier_weight", "feature_mean", "feature_std"), feature_size)
+    if abs(float(np.linalg.norm(arrays["reference_rotation"])) - 1) > 1e-3:
+        raise ValueError("reference_rotation is no unit quaternion")
     for name, size in sizes.items():
         if arrays[name].shape != (size,):
             raise ValueError(f"{name} has shape {arrays[name].shape}, not ({size},)")
@@ -125,7 +151,11 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
 def _held_out(fields: dict[str, Any]) -> HeldOutErrors:
     position = tuple(fields.pop("position_variance"))
     rotation = tuple(fields.pop("rotation_variance"))
-    return HeldOutErrors(**fields, position_variance=position, rotation_variance=rotation)
+    held_out = HeldOutErrors(**fields, position_variance=position, rotation_variance=rotation)
+    variances = (*position, *rotation)
+    if len(variances) != 6 or not all(math.isfinite(v) and v > 0 for v in variances):
+        raise ValueError("held_out has no six positive variances")
+    return held_out
 
 
 def _intrinsics(fields: dict[str, Any]) -> Intrinsics:

@@ -92,7 +92,7 @@ class SceneBank:
     def _check_schema(self) -> None:
         # A bank from strangers could carry triggers or views that run on our queries.
         objects = self._db.execute(
-            "SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+            "SELECT sql FROM sqlite_master WHERE name <> 'sqlite_sequence' AND sql IS NOT NULL"
         ).fetchall()
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if objects != [(_SCHEMA,)] or version != FORMAT:
@@ -168,13 +168,3 @@ class SceneBank:
         except sqlite3.Error as error:
             raise ModelError(f"{self.path}: cannot be written ({error})") from error
         return replace(row, id=scene_id)
-
-    def version(self) -> tuple[int, int, int]:
-        """Changes whenever another connection commits or the file is replaced by rename.
-
-        (device, inode, ``PRAGMA data_version``): a replaced file keeps the old version number, a
-        commit in place keeps the inode.
-        """
-        stat = self.path.stat()
-        (data_version,) = self._db.execute("PRAGMA data_version").fetchone()
-        return stat.st_dev, stat.st_ino, int(data_version)

@@ -98,8 +98,8 @@ class ValidationConfig:
     """Blocks cut from the training split: settings are chosen on them, never on test.
 
     Attributes:
-        fraction: share of each sequence's frames held out; 0 trains on all frames.
-        blocks: number of contiguous blocks per scene.
+        fraction: share of each scene's frames held out; 0 trains on all frames.
+        blocks: number of blocks per scene, contiguous in recording order.
         gap: frames left out on either side of a block.
         every: validate after this many epochs.
     """
@@ -182,7 +182,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def _check(config: TrainConfig) -> None:
     bounds = {
         "epochs": (config.epochs, 1, 100_000),
-        "batch_size": (config.batch_size, 1, 65_536),
+        "batch_size": (config.batch_size, 2, 65_536),
         "validation.fraction": (config.validation.fraction, 0, 0.5),
         "validation.blocks": (config.validation.blocks, 1, 1000),
         "validation.gap": (config.validation.gap, 0, 1000),

@@ -14,7 +14,8 @@ import torch
 
 from mspn_ros import __version__
 from mspn_ros.network.losses import LearnedPoseLoss
-from mspn_ros.records import SceneRow
+from mspn_ros.paths import make_folder
+from mspn_ros.records import ModelError, SceneRow
 from mspn_ros.store.backbone_file import save_backbone
 from mspn_ros.store.files import write_whole
 from mspn_ros.store.scene_bank import SceneBank
@@ -45,10 +46,10 @@ def write_model(trainer: Trainer) -> Path:
     Raises:
         ModelError: the disk is full or not writable.
     """
-    output = Path(trainer.config.output)
+    output = make_folder(Path(trainer.config.output))
     target, part = output / "model", output / "model.part"
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    make_folder(part)
     # Models travel: paths of the machine that trained them are nobody's business.
     local = ("scenes", "output", "weights", "device")
     config = {k: v for k, v in trainer.config.to_json().items() if k not in local}
@@ -69,12 +70,22 @@ def write_model(trainer: Trainer) -> Path:
             members = trainer.train_samples.of_scene(index)
             row = _row(trainer, index, identity, features[members], held_out.get(scene.name))
             bank.add(row)
-    if target.exists():
-        shutil.rmtree(target)
-    part.rename(target)
+    _replace_folder(part, target)
     report = {**provenance, "history": trainer.history, "bad_frames": len(trainer.bad)}
     write_whole(output / "train.json", json.dumps(report, indent=1).encode())
     return target
+
+
+def _replace_folder(new: Path, place: Path) -> None:
+    old = place.with_name(f"{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+    except OSError as error:
+        raise ModelError(f"{place}: cannot be replaced ({error.strerror}); see {new}") from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def acceptance_threshold(held_out: HeldOut | None) -> float:
@@ -104,7 +115,8 @@ def _row(
         s_t, s_q = float(loss.s_t[index].detach()), float(loss.s_q[index].detach())
     return SceneRow(
         name=scene.name,
-        uuid=str(uuid.uuid4()),
+        # The same for the same training, however often it is finished.
+        uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{backbone_id}/{scene.name}")),
         frame_id=scene.name,
         backbone_id=backbone_id,
         position_offset=trainer.coding.position_offset[index].numpy(),

@@ -62,7 +62,10 @@ def judge(
     names: Sequence[str],
     device: torch.device,
 ) -> list[HeldOut]:
-    """Run ``network`` over ``samples`` in float32, the true scene picking the head."""
+    """Run ``network`` over ``samples`` in float32, the true scene picking the head.
+
+    One entry per scene that has samples.
+    """
     feature_SF = sample_features(network, samples, device)
     scene_S = samples.scene_S.to(device)
     prediction = network.read_out(feature_SF, scene_S)
@@ -71,6 +74,8 @@ def judge(
     result = []
     for scene, name in enumerate(names):
         index = samples.of_scene(scene)
+        if not len(index):
+            continue
         errors = held_out_errors(
             position[index].numpy(),
             quaternion[index].numpy(),

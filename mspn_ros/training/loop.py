@@ -6,6 +6,7 @@ mspn train default --scenes ... --output runs/two --resume
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from mspn_ros.datasets.base import SceneData
-from mspn_ros.inference.engines import choose_device
+from mspn_ros.inference.engines import choose_device, exact_float32
 from mspn_ros.network.backbone import load_pretrained
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.losses import FixedPoseLoss, LearnedPoseLoss, PoseLoss, scene_loss
 from mspn_ros.network.mspn import MSPN
+from mspn_ros.paths import make_folder
 from mspn_ros.records import BadFrame, ConfigError, MspnError
 from mspn_ros.store.files import read_tensors, write_tensors
 from mspn_ros.training.augment import make_batch
@@ -70,6 +72,8 @@ class Trainer:
         if not scenes:
             raise ConfigError("no scenes to train on; give --scenes name=path or a scene set")
         self.device, _ = choose_device(config.device)
+        if config.precision == "float32":
+            exact_float32()
         torch.manual_seed(config.seed)
         self.network = MSPN(config.architecture, len(scenes))
         self.weights = load_pretrained(self.network.backbone, config.weights)
@@ -107,10 +111,18 @@ class Trainer:
         parts = [cut_validation(scene, self.config.validation) for scene in self.scenes]
         resize = self.config.architecture.resize
         train, bad = load_samples([p[0] for p in parts], resize, self.watch.loading)
-        if not all(p[1] for p in parts):
+        if not any(p[1] for p in parts):
             return train, None, bad
         val, bad_val = load_samples([p[1] for p in parts], resize, self.watch.loading)
         return train, val, bad + bad_val
+
+    @property
+    def scenes_without_held_out(self) -> list[str]:
+        """Scenes of which no frame is held out though validation is asked for."""
+        if self.config.validation.fraction == 0:
+            return []
+        held = set() if self.val_samples is None else set(self.val_samples.scene_S.tolist())
+        return [scene.name for i, scene in enumerate(self.scenes) if i not in held]
 
     def _fit_coding(self) -> PoseCoding:
         samples, settings = self.train_samples, self.config.coding
@@ -165,9 +177,15 @@ class Trainer:
         """Train until ``config.epochs`` epochs are done; a checkpoint after each.
 
         Raises:
-            MspnError: the loss is not finite, or a checkpoint cannot be written.
+            MspnError: the loss is not finite, a checkpoint cannot be written, or the folder
+                holds a run that was not resumed.
         """
-        Path(self.config.output).mkdir(parents=True, exist_ok=True)
+        if self.epoch == 0 and (Path(self.config.output) / CHECKPOINT_FILE).exists():
+            raise ConfigError(
+                f"{self.config.output}: holds a run already; pass --resume to go on with it, or "
+                "choose another --output"
+            )
+        make_folder(Path(self.config.output))
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
             loss = self._run_epoch()
@@ -248,7 +266,7 @@ class Trainer:
         )
 
     def validate(self) -> list[HeldOut]:
-        """Errors on the held-out blocks, one entry per scene; empty without held-out frames."""
+        """Errors on the held-out blocks, one entry per scene that has any."""
         if self.val_samples is None:
             return []
         return judge(
@@ -268,8 +286,19 @@ class Trainer:
         fields = replace(self.config, output="", device="").to_json()
         if self.config.optimizer.schedule == "constant":
             fields.pop("epochs")
-        fields["frames"] = [len(self.train_samples), len(self.val_samples or ())]
+        fields["data"] = self._data_digest()
         return fields
+
+    def _data_digest(self) -> str:
+        # Heads are learned for the coding of these very poses; other data under them would give
+        # wrong poses without a word.
+        digest = hashlib.sha256()
+        for samples in filter(None, (self.train_samples, self.val_samples)):
+            for frame, camera in zip(samples.frames, samples.intrinsics, strict=True):
+                digest.update(f"{frame.scene}|{frame.name}|{camera}|".encode())
+            digest.update(samples.position_S3.numpy().tobytes())
+            digest.update(samples.quaternion_S4.numpy().tobytes())
+        return digest.hexdigest()
 
     def resume(self) -> bool:
         """Go back to the last checkpoint in the output folder; False if there is none.

@@ -40,11 +40,12 @@ class RowAdam(torch.optim.Optimizer):
         state = self.state[parameter]
         rows = (parameter.shape[0],) + (1,) * (parameter.dim() - 1)
         if not state:
-            state["step"] = torch.zeros(rows, device=parameter.device)
+            # Not "step": Optimizer.load_state_dict keeps a state of that name on the CPU.
+            state["row_steps"] = torch.zeros(rows, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         present = (gradient.reshape(rows[0], -1) != 0).any(1).view(rows)
-        step, mean, square = state["step"], state["exp_avg"], state["exp_avg_sq"]
+        step, mean, square = state["row_steps"], state["exp_avg"], state["exp_avg_sq"]
         step += present
         mean.copy_(torch.where(present, betas[0] * mean + (1 - betas[0]) * gradient, mean))
         square.copy_(torch.where(present, betas[1] * square + (1 - betas[1]) * gradient**2, square))

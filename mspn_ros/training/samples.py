@@ -46,7 +46,7 @@ def load_samples(
     """Decode and resize every frame; a broken image is left out and returned with its reason.
 
     Raises:
-        DatasetError: a scene has no usable frame.
+        DatasetError: a scene was given frames, and none is usable; or there are none at all.
     """
     images: list[Tensor] = []
     kept: list[tuple[int, Frame]] = []
@@ -63,9 +63,13 @@ def load_samples(
                 bad.append(BadFrame(frame.name, frame.split, str(error)))
             if progress:
                 progress(len(kept) + len(bad), total)
-        if len(kept) == before:
-            name = frames[0].scene if frames else f"number {scene + 1}"
-            raise DatasetError(f"scene {name}: no usable training frame; see 'mspn inspect'")
+        if frames and len(kept) == before:
+            name = frames[0].scene
+            raise DatasetError(
+                f"scene {name}: no usable {frames[0].split} frame; see 'mspn inspect'"
+            )
+    if not kept:
+        raise DatasetError("no frames to load; see 'mspn inspect'")
     cameras = tuple(
         frame.intrinsics.scaled_to(image.shape[1], image.shape[0]) if frame.intrinsics else None
         for (_, frame), image in zip(kept, images, strict=True)
