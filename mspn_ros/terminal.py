@@ -36,7 +36,9 @@ def progress_bar(text: str) -> Iterator[Callable[..., None]]:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; the first column is left-aligned, the others right."""
-    table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = RichTable(
+        title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
