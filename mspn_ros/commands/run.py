@@ -72,7 +72,9 @@ def replay(arguments: argparse.Namespace) -> int:
     with BagReader(arguments.bag, arguments.image_topic, arguments.pose_topic) as bag:
         truth = ground_truth(bag, localizer.rows, arguments.scene)
         if arguments.live:
-            done = replay_live(arguments, localizer, truth)
+            done = replay_live(
+                arguments.bag, localizer, truth, arguments.namespace, arguments.image_topic
+            )
         else:
             done = replay_offline(bag, localizer, truth)
         mode = "live" if arguments.live else "offline"
@@ -101,8 +103,10 @@ def replay_offline(bag: Any, localizer: Any, truth: Any) -> Replayed:
     return Replayed(answers, table, facts)
 
 
-def replay_live(arguments: argparse.Namespace, localizer: Any, truth: Any) -> Replayed:
-    """The bag over DDS into a node, which is started if none runs."""
+def replay_live(
+    bag: Path, localizer: Any, truth: Any, namespace: str, image_topic: str | None = None
+) -> Replayed:
+    """The bag over DDS into a node of ``localizer``'s model, which is started if none runs."""
     require_ros()
     from mspn_ros.evaluation.answers import make_table
     from mspn_ros.node.live import replay_live as run
@@ -110,15 +114,15 @@ def replay_live(arguments: argparse.Namespace, localizer: Any, truth: Any) -> Re
 
     with progress_bar("live, at the bag's own rate") as update:
         result = run(
-            arguments.bag,
-            arguments.model,
-            image_topic=arguments.image_topic,
-            namespace=arguments.namespace,
-            device=arguments.device,
+            bag,
+            localizer.model_dir,
+            image_topic=image_topic,
+            namespace=namespace,
+            device=str(localizer.device),
             progress=update,
         )
     answers, counts = live_answers(result, truth, localizer.rows)
-    table = make_table(answers, localizer.rows, str(arguments.model), counts=counts)
+    table = make_table(answers, localizer.rows, str(localizer.model_dir), counts=counts)
     facts = {
         "mode": "live over DDS, " + ("own node" if result.started else "the running node"),
         "published": str(result.published),

@@ -6,7 +6,6 @@ them; docs/demo.md gives the commands that made both.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,9 +52,6 @@ def run_demo(output: Path) -> int:
     # A domain and a namespace of its own, so that a robot on the same machine is left alone.
     os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
     make_folder(output)
-    arguments = argparse.Namespace(
-        bag=BAG, model=MODEL, image_topic=None, namespace="mspn_demo", device="auto"
-    )
     localizer = Localizer.load(MODEL)
     with BagReader(BAG) as bag:
         console.print(
@@ -63,7 +59,7 @@ def run_demo(output: Path) -> int:
             f"{len(localizer.scenes)} synthetic rooms; the bag plays at its own rate"
         )
         truth = ground_truth(bag, localizer.rows, None)
-        live = replay_live(arguments, localizer, truth)
+        live = replay_live(BAG, localizer, truth, "mspn_demo")
         offline = replay_offline(bag, localizer, truth)
         pictures = _frame_pictures(bag, live.answers, localizer.rows)
     show_table("live, through the node", live)

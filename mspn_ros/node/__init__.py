@@ -6,6 +6,9 @@ import importlib
 
 from mspn_ros.records import RosError
 
+NODE_NAME = "localizer"
+NAMESPACE = "mspn"
+
 _REQUIRED = (
     "rclpy",
     "sensor_msgs.msg",

@@ -16,14 +16,13 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.datasets.bags import COMPRESSED_IMAGE, IMAGE_TYPES, RAW_IMAGE, BagImage, BagReader
+from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.collector import Collector, LiveRecord
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.transport import loopback_environment
 from mspn_ros.records import RosError
 from mspn_ros.store.backbone_file import load_backbone
 
-NODE_NAME = "localizer"
-NAMESPACE = "/mspn"
 _MESSAGES = {RAW_IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
 # Seconds: to find a running node; for one to load its model; for its counts after the last frame.
 _FIND_S, _LOAD_S, _SETTLE_S = 2.0, 120.0, 30.0

@@ -31,6 +31,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from mspn_ros.inference.localizer import Localizer, SceneInfo
+from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.diagnostics import DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause
 from mspn_ros.node.outputs import Outputs, image_qos
@@ -39,8 +40,6 @@ from mspn_ros.node.worker import NewestFrameWorker
 from mspn_ros.paths import package_file
 from mspn_ros.records import ConfigError, MspnError, PoseEstimate, RosError
 
-NODE_NAME = "localizer"
-NAMESPACE = "mspn"
 # Seconds between two log lines about the same trouble.
 _THROTTLE_S = 10.0
 # How often the main thread looks for a signal while nothing arrives, in seconds.
