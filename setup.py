@@ -24,9 +24,11 @@ def files(folder: str) -> list[str]:
 
 
 def package_data() -> list[str]:
-    """The typing marker and the packaged demo (model and bag), relative to the package."""
-    demo = [path for path in (HERE / NAME / "demo").rglob("*") if path.is_file()]
-    names = [str(path.relative_to(HERE / NAME)) for path in demo if path.suffix != ".pyc"]
+    """The typing marker, the packaged demo (model and bag) and the paper's numbers."""
+    package = HERE / NAME
+    found = [path for path in (package / "demo").rglob("*") if path.is_file()]
+    found += (package / "evaluation" / "paper").glob("*.csv")
+    names = [str(path.relative_to(package)) for path in found if path.suffix != ".pyc"]
     return ["py.typed", *sorted(names)]
 
 
@@ -67,6 +69,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", files("launch")),
         (f"share/{NAME}/config", files("config")),
+        (f"share/{NAME}/config/methods", files("config/methods")),
         # Where `ros2 run` and `ros2 launch` look. Entry points would end in bin/ under pip, and
         # under colcon carry the Python of the build instead of the active one.
         (f"lib/{NAME}", files("scripts")),
@@ -84,6 +87,7 @@ setup(
         "pillow>=9",
         "pyyaml>=5.4",
         "matplotlib>=3.5",
+        "tensorboard>=2.9",
         "rich>=11",
         "jsonargparse>=4.49",
     ],

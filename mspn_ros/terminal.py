@@ -35,12 +35,15 @@ def progress_bar(text: str) -> Iterator[Callable[..., None]]:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; the first column is left-aligned, the others right."""
-    table = RichTable(
-        title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
-    )
+    """A table on stdout; the first column is left-aligned, the others right.
+
+    Cells are never cut: what is piped on is as wide as it must be, a terminal wraps long lines.
+    """
+    table = RichTable(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    console.print(title, style="italic", highlight=False, soft_wrap=True)
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    Console(file=console.file, width=max(needed, console.width)).print(table)

@@ -11,57 +11,90 @@ from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from mspn_ros.training.loop import Step
+    from mspn_ros.training.loop import Step, Trainer
 
 PRESETS = ("default", "paper")
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train, with progress; ends with ``<output>/model`` and the training curves."""
+    """Train, with progress; ends with ``<output>/model`` and what is to be seen of the run."""
     from mspn_ros.datasets.scene_set import load_scene_set
-    from mspn_ros.evaluation.plots import plot_history
+    from mspn_ros.evaluation.run_report import write_run_report
     from mspn_ros.training.config import load_config
+    from mspn_ros.training.distributed import joined_world
     from mspn_ros.training.finish import write_model
     from mspn_ros.training.loop import Trainer, Watch
+    from mspn_ros.training.methods import method_file
 
-    preset = arguments.config in PRESETS
-    path = config_file(f"{arguments.config}.yaml") if preset else Path(arguments.config)
+    path = preset_file(arguments.config)
     overrides = list(arguments.set)
     if arguments.scenes:
         overrides.append("scenes=" + str(arguments.scenes))
     if arguments.output:
         overrides.append(f"output={arguments.output}")
-    config = load_config(path, overrides)
+    overlay = method_file(arguments.method) if arguments.method else None
+    config = load_config(path, overrides, overlay)
     if not config.scenes:
         raise ConfigError(f"{path}: names no scenes; pass --scenes name=path ...")
     make_folder(Path(config.output))
     scenes = load_scene_set(config.scenes)
-    with progress_bar("reading images") as update:
-        trainer = Trainer(config, scenes, Watch(loading=update))
-    _tell_start(trainer)
-    if arguments.resume:
-        found = trainer.resume()
-        notes.print(f"resumed after epoch {trainer.epoch}" if found else "nothing to resume yet")
+    with joined_world(config.device) as (world, device):
+        with progress_bar("reading images") as update:
+            trainer = Trainer(config, scenes, Watch(loading=update), world, device)
+        if world.leads:
+            _tell_start(trainer)
+        if arguments.resume:
+            found = trainer.resume()
+            if world.leads:
+                notes.print(_resumed(trainer) if found else "nothing to resume yet")
+        run_with_progress(trainer)
+        if world.leads:
+            model = write_model(trainer)
+            write_run_report(trainer, model)
+            notes.print(f"curves, errors and settings: {config.output}")
+            console.print(f"model: {model}")
+    return 0
+
+
+def preset_file(name: str) -> Path:
+    """A preset's name, or a path, as the path of a configuration."""
+    return config_file(f"{name}.yaml") if name in PRESETS else Path(name)
+
+
+def run_with_progress(trainer: Trainer) -> None:
+    """``trainer.run()`` with a progress bar, and a line per epoch on stderr."""
+    from mspn_ros.training.loop import Watch
+
     with progress_bar("training") as update:
 
         def show(step: Step) -> None:
             done = step.epoch * step.steps + step.step
-            note = f"loss {step.loss:.3f}, {step.images_per_second:.0f} images/s"
-            update(done, step.epochs * step.steps, note)
+            update(done, step.epochs * step.steps, _step_note(step))
 
         trainer.watch = Watch(step=show, epoch=lambda entry: notes.print(_epoch_line(entry)))
         trainer.run()
-    plot_history(trainer.history, Path(config.output) / "history.png")
-    model = write_model(trainer)
-    console.print(f"model: {model}")
-    return 0
 
 
-def _tell_start(trainer: Any) -> None:
+def _step_note(step: Step) -> str:
+    return (
+        f"loss {step.loss:.3f}, {step.percent_of_extent:.1f} % of extent, "
+        f"{step.rotation_deg:.1f} deg, {step.images_per_second:.0f} images/s, "
+        f"{100 * step.data_wait:.1f} % waiting for data"
+    )
+
+
+def _resumed(trainer: Trainer) -> str:
+    progress = trainer.progress
+    steps = f" and {progress.step} steps" if progress.step else ""
+    return f"resumed after epoch {progress.epoch}{steps}"
+
+
+def _tell_start(trainer: Trainer) -> None:
     held = len(trainer.val_samples or ())
     notes.print(
         f"{len(trainer.scenes)} scenes, {len(trainer.train_samples)} training frames, "
-        f"{held} held out, weights {trainer.weights}, device {trainer.device}"
+        f"{held} held out, weights {trainer.learner.weights}, device {trainer.device}, "
+        f"processes {trainer.world.size}"
     )
     for name in trainer.scenes_without_held_out:
         notes.print(f"{name}: too few frames to hold some out; its covariance will be a guess")
@@ -72,7 +105,7 @@ def _tell_start(trainer: Any) -> None:
 def _epoch_line(entry: dict[str, Any]) -> str:
     parts = [
         f"epoch {entry['epoch']}: loss {entry['loss']:.3f}, "
-        f"{entry['images_per_second']:.0f} images/s"
+        f"{entry['images_per_second']:.0f} images/s, {100 * entry['data_wait']:.1f} % waiting"
     ]
     parts += [
         f"{v['scene']} {v['median_position']:.3f} / {v['median_rotation_deg']:.1f} deg, "

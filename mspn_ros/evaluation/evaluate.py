@@ -47,11 +47,14 @@ def evaluate(
     split: str = "test",
     oracle: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    min_confidence: float | None = None,
 ) -> tuple[list[Answer], list[BadFrame]]:
     """Answers for every frame of ``split``, and the frames whose image is broken.
 
-    With ``oracle`` the true scene picks the head, as in the paper's tables 1 to 6. A broken
-    image is an unanswered frame: its error is infinite, it does not vanish from the table.
+    With ``oracle`` the true scene picks the head, as in the paper's tables 1 to 6. Otherwise a
+    scene answers above ``min_confidence`` (None: its own threshold; the paper has none: 0).
+    A broken image is an unanswered frame: its error is infinite, it does not vanish from the
+    table.
 
     Raises:
         DatasetError: a scene without that split, or one that the model does not know.
@@ -74,7 +77,7 @@ def evaluate(
                 images[i] = read_image(frame.image_path)
             except ImageError as error:
                 bad.append(BadFrame(frame.name, frame.split, str(error)))
-        estimates = _localize(localizer, chunk, images, oracle)
+        estimates = _localize(localizer, chunk, images, oracle, min_confidence)
         for i, frame in enumerate(chunk):
             # Without stamps a TUM file still needs an increasing first column.
             stamp = frame.stamp_s if frame.stamp_s is not None else float(first + i)
@@ -85,7 +88,11 @@ def evaluate(
 
 
 def _localize(
-    localizer: Localizer, chunk: Sequence[Frame], images: dict[int, ImageHW3], oracle: bool
+    localizer: Localizer,
+    chunk: Sequence[Frame],
+    images: dict[int, ImageHW3],
+    oracle: bool,
+    min_confidence: float | None,
 ) -> list[PoseEstimate]:
     result = [
         PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason="broken image") for _ in chunk
@@ -96,7 +103,9 @@ def _localize(
         groups.setdefault(chunk[i].scene if oracle else None, []).append(i)
     for scene, members in groups.items():
         for i, estimate in zip(
-            members, localizer.localize([images[i] for i in members], scene), strict=True
+            members,
+            localizer.localize([images[i] for i in members], scene, min_confidence),
+            strict=True,
         ):
             result[i] = estimate
     return result

@@ -15,7 +15,8 @@ from mspn_ros.records import MspnError, SceneRow
 TRUE_COLOUR, ESTIMATE_COLOUR, ERROR_COLOUR = "#0072B2", "#D55E00", "#999999"
 
 
-def _figure(columns: int, rows: int, width: float = 4.2, height: float = 3.8) -> tuple[Any, Any]:
+def new_figure(columns: int, rows: int, width: float = 4.2, height: float = 3.8) -> tuple[Any, Any]:
+    """A figure and its ``rows`` x ``columns`` axes, each panel ``width`` x ``height`` inches."""
     from matplotlib.figure import Figure
 
     # Figure and not pyplot: no global state, no display needed.
@@ -23,7 +24,12 @@ def _figure(columns: int, rows: int, width: float = 4.2, height: float = 3.8) ->
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a PNG.
+
+    Raises:
+        MspnError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
@@ -40,7 +46,7 @@ def plot_tracks(answers: Sequence[Answer], rows: Sequence[SceneRow], path: Path)
     """
     groups = by_scene(answers)
     columns = max(1, len(groups)) if len(groups) <= 4 else 3
-    figure, axes = _figure(columns, max(1, -(-len(groups) // columns)))
+    figure, axes = new_figure(columns, max(1, -(-len(groups) // columns)))
     units = {row.name: row.unit for row in rows}
     for axis in axes.flat[len(groups) :]:
         axis.set_axis_off()
@@ -68,7 +74,7 @@ def plot_tracks(answers: Sequence[Answer], rows: Sequence[SceneRow], path: Path)
         axis.set(title=scene, xlabel=f"{'xyz'[first]} ({unit})", ylabel=f"{'xyz'[second]} ({unit})")
         axis.set_aspect("equal", adjustable="datalim")
         axis.legend(fontsize=7, loc="best")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _good(answer: Answer, scene: str) -> bool:
@@ -77,7 +83,7 @@ def _good(answer: Answer, scene: str) -> bool:
 
 def plot_errors(answers: Sequence[Answer], rows: Sequence[SceneRow], path: Path) -> Path:
     """Share of frames below an error, per scene: position in % of the scene's extent, rotation."""
-    figure, axes = _figure(2, 1, 5.0)
+    figure, axes = new_figure(2, 1, 5.0)
     known = {row.name: row for row in rows}
     for scene, group in by_scene(answers).items():
         errors = scene_errors(group, known)
@@ -91,12 +97,12 @@ def plot_errors(answers: Sequence[Answer], rows: Sequence[SceneRow], path: Path)
         axis.set_ylim(0, 1)
         axis.grid(alpha=0.3)
     axes[0, 1].legend(fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_history(history: Sequence[dict[str, Any]], path: Path) -> Path:
     """Training loss, and each scene's errors on held-out blocks, over epochs."""
-    figure, axes = _figure(3, 1)
+    figure, axes = new_figure(3, 1)
     axes[0, 0].plot([e["epoch"] for e in history], [e["loss"] for e in history], color="k")
     axes[0, 0].set(title="training loss", xlabel="epoch")
     judged = [entry for entry in history if entry.get("validation")]
@@ -111,4 +117,4 @@ def plot_history(history: Sequence[dict[str, Any]], path: Path) -> Path:
         axis.grid(alpha=0.3, which="both")
     if judged:
         axes[0, 2].legend(fontsize=7)
-    return _save(figure, path)
+    return save_figure(figure, path)

@@ -15,12 +15,12 @@ from mspn_ros import metrics
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.answers import Answer
 from mspn_ros.geometry import mean_quaternion
-from mspn_ros.images import center_crop
 from mspn_ros.network.backbone import Architecture, Backbone, load_pretrained
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.records import Array, PoseEstimate
 from mspn_ros.training.config import ValidationConfig
-from mspn_ros.training.samples import Samples, cut_validation, load_samples
+from mspn_ros.training.held_out import sample_features
+from mspn_ros.training.samples import FrameStore, Samples, cut_validation
 
 _RIDGE_STRENGTHS = 10.0 ** np.arange(-3, 5)
 
@@ -49,8 +49,12 @@ def reference_answers(
     load_pretrained(backbone, weights)
     result: dict[str, list[Answer]] = {m: [] for m in ("mean", "nearest", "retrieval", "ridge")}
     for scene in scenes:
-        train, _ = load_samples([scene.split("train")], architecture.resize, progress)
-        test, _ = load_samples([scene.split(split)], architecture.resize, progress)
+        train, test = (
+            FrameStore([scene], name, architecture.resize, "auto", progress).take(
+                [scene.split(name)]
+            )[0]
+            for name in ("train", split)
+        )
         features = (_features(backbone, train), _features(backbone, test))
         predictions = {
             "mean": _mean_pose(train, test),
@@ -63,14 +67,8 @@ def reference_answers(
     return result
 
 
-@torch.no_grad()
 def _features(backbone: Backbone, samples: Samples) -> Array:
-    crop = backbone.architecture.crop
-    rows = []
-    for first in range(0, len(samples), 32):
-        images = [center_crop(image, crop) for image in samples.images[first : first + 32]]
-        rows.append(backbone(torch.stack(images).permute(0, 3, 1, 2)))
-    feature_NF: Array = torch.cat(rows).double().numpy()
+    feature_NF: Array = sample_features(backbone, samples, torch.device("cpu")).double().numpy()
     return feature_NF
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.error import URLError
 
 import safetensors.torch
@@ -21,18 +21,24 @@ from mspn_ros.records import ConfigError, ModelError
 # Swin, ViT.
 _CLASSIFIER_NAMES = ("fc", "classifier", "head", "heads")
 
+# PoseNet's and MapNet's, between the hidden layer and the pose.
+POSENET_DROPOUT = 0.5
+
 
 @dataclass(frozen=True)
 class Architecture:
     """All that decides what the backbone computes from an image; stored beside its weights.
 
     ``feature_size`` None keeps the network's own width (512 for ResNet-34, the paper's section
-    4.1); a number adds a linear projection to it (2048 gives the paper's parameter counts).
+    4.1); a number adds a projection to it (2048 gives the paper's parameter counts). ``neck`` is
+    what follows the pooling: ``linear``, or ``posenet`` for the ReLU and dropout of the networks
+    before MSPN (Kendall and Cipolla 2017), which needs a ``feature_size``.
     Images are resized so that the shorter side is ``resize``, then cropped to ``crop``.
     """
 
     backbone: str = "resnet34"
     feature_size: int | None = None
+    neck: Literal["linear", "posenet"] = "linear"
     pose_parameters: int = 6
     resize: int = 256
     crop: int = 224
@@ -48,10 +54,18 @@ class Architecture:
             )
         if self.feature_size is not None and not 1 <= self.feature_size <= 65536:
             raise ConfigError(f"feature_size {self.feature_size} is not within 1 to 65536")
+        if self.neck not in ("linear", "posenet"):
+            raise ConfigError(f"neck {self.neck!r} is not linear or posenet")
+        if self.neck == "posenet" and self.feature_size is None:
+            raise ConfigError("neck posenet needs a feature_size; PoseNet's is 2048")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, in a fixed order."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        fields = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        # Absent where it is the usual one: the ids of models made before there was a choice hold.
+        if self.neck == "linear":
+            del fields["neck"]
+        return fields
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Architecture:
@@ -71,7 +85,7 @@ class Backbone(nn.Module):
     """(B, 3, crop, crop) uint8 or 0..255 float images -> (B, F) features.
 
     Normalises, runs the torchvision network up to its global average pooling, then projects
-    linearly where the architecture asks for it.
+    where the architecture asks for it: linearly, or as PoseNet by FC, ReLU and dropout.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -84,6 +98,8 @@ class Backbone(nn.Module):
         self.projection: nn.Module = nn.Identity()
         if architecture.feature_size is not None:
             self.projection = nn.Linear(width, architecture.feature_size)
+        if architecture.neck == "posenet":
+            self.projection = nn.Sequential(self.projection, nn.ReLU(), nn.Dropout(POSENET_DROPOUT))
         self.feature_size = architecture.feature_size or width
 
     def forward(self, image_B3HW: Tensor) -> Tensor:

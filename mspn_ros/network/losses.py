@@ -51,6 +51,31 @@ class LearnedPoseLoss(nn.Module):
 PoseLoss = FixedPoseLoss | LearnedPoseLoss
 
 
+class TupleLoss(nn.Module):
+    """MapNet: a pose loss on frames, and the same loss on their motion within tuples.
+
+    The motion from one frame of a tuple to the next is the difference of their P numbers, for the
+    network as for the truth; it has weights of its own. Brahmbhatt et al. 2018, equation 3, with
+    their factor alpha = 1.
+    """
+
+    def __init__(self, absolute: PoseLoss, relative: PoseLoss, frames: int) -> None:
+        super().__init__()
+        self.absolute, self.relative, self.frames = absolute, relative, frames
+
+    def forward(self, pose_BP: Tensor, target_BP: Tensor, scene_B: Tensor) -> Tensor:
+        """(B, P), (B, P), (B,) -> scalar mean; every ``frames`` neighbours in B are a tuple."""
+        loss: Tensor = self.absolute(pose_BP, target_BP, scene_B)
+        motion, true_motion = (self._motion(p) for p in (pose_BP, target_BP))
+        moving_scene = scene_B.view(-1, self.frames)[:, 1:].reshape(-1)
+        relative: Tensor = self.relative(motion, true_motion, moving_scene)
+        return loss + relative
+
+    def _motion(self, pose_BP: Tensor) -> Tensor:
+        tuples = pose_BP.view(-1, self.frames, pose_BP.shape[1])
+        return (tuples[:, 1:] - tuples[:, :-1]).flatten(0, 1)
+
+
 def scene_loss(logits_BN: Tensor, scene_B: Tensor) -> Tensor:
     """Equation 4's second term: cross entropy, mean over the batch (the paper's n is undefined)."""
     return F.cross_entropy(logits_BN, scene_B)

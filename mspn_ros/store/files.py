@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,17 @@ def write_whole(path: Path, content: bytes) -> None:
         raise ModelError(
             f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
         ) from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` against other processes, waiting for it first.
+
+    The system lets go of it when this process ends, however it ends; the empty file stays.
+    """
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:

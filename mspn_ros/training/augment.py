@@ -1,16 +1,14 @@
-"""From kept uint8 images to a training batch: crop, turned label, colour. All drawn from one
-generator, so that an epoch repeats exactly."""
+"""Crop, turned label and colour of training images. What is random is drawn first, on the CPU and
+for the whole batch, then done in batches on the device: any number of processes augments alike."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from mspn_ros.geometry import quaternion_multiply
-from mspn_ros.images import center_crop
-from mspn_ros.records import Intrinsics
 from mspn_ros.training.config import AugmentConfig
 from mspn_ros.training.samples import Samples
 
@@ -18,76 +16,81 @@ from mspn_ros.training.samples import Samples
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def make_batch(
-    samples: Samples,
-    index_B: Tensor,
-    crop: int,
-    config: AugmentConfig,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Samples -> ((B, 3, crop, crop) float 0..255 images, (B, 4) xyzw orientations).
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for a batch: crop corners, and factors of brightness, contrast, saturation.
 
-    The orientation is the label's, turned where ``config.turn_labels`` says so.
+    ``factor_B3`` is 1 where a strength is 0.
     """
-    crops, quaternions = [], []
-    for i in index_B.tolist():
-        image, quaternion = samples.images[i], samples.quaternion_S4[i]
-        if config.crop == "random":
-            top = _draw(image.shape[0] - crop, generator)
-            left = _draw(image.shape[1] - crop, generator)
-            crops.append(image[top : top + crop, left : left + crop])
-            camera = samples.intrinsics[i]
-            if config.turn_labels and camera is not None:
-                turn = crop_turn(camera, top, left, crop)
-                quaternion = quaternion_multiply(quaternion, turn)
-        else:
-            crops.append(center_crop(image, crop))
-        quaternions.append(quaternion)
-    image_B3HW = torch.stack(crops).permute(0, 3, 1, 2).float()
-    return jitter(image_B3HW, config, generator), torch.stack(quaternions)
+
+    top_B: Tensor
+    left_B: Tensor
+    factor_B3: Tensor
+
+    def part(self, share: slice) -> Draw:
+        """The draws of some of the batch's images."""
+        return Draw(self.top_B[share], self.left_B[share], self.factor_B3[share])
 
 
-def _draw(room: int, generator: torch.Generator) -> int:
-    return int(torch.randint(room + 1, (), generator=generator))
+def draw(
+    samples: Samples, index_B: Tensor, crop: int, config: AugmentConfig, generator: torch.Generator
+) -> Draw:
+    """Draw for the images ``index_B``; the same generator state gives the same draws."""
+    room_B2 = samples.size_S2[index_B] - crop
+    if config.crop == "random":
+        where = torch.rand(len(index_B), 2, generator=generator, dtype=torch.float64)
+        corner_B2 = (where * (room_B2 + 1)).long()
+    else:
+        corner_B2 = room_B2 // 2
+    strength = torch.tensor([config.brightness, config.contrast, config.saturation])
+    factor_B3 = 1 + strength * (2 * torch.rand(len(index_B), 3, generator=generator) - 1)
+    return Draw(corner_B2[:, 0], corner_B2[:, 1], factor_B3)
 
 
-def crop_turn(camera: Intrinsics, top: int, left: int, crop: int) -> Tensor:
-    """Rotation (4,) xyzw that takes the central crop's middle ray to that of a shifted crop.
+def turned_labels(samples: Samples, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:
+    """Orientations (B, 4) xyzw as the shifted crops show them; unturned without intrinsics."""
+    label_B4 = samples.quaternion_S4[index_B]
+    camera_B4 = samples.camera_S4[index_B]
+    turn_B4 = crop_turn(camera_B4, samples.size_S2[index_B], drawn.top_B, drawn.left_B, crop)
+    known_B1 = camera_B4.isfinite().all(1, keepdim=True)
+    return torch.where(known_B1, quaternion_multiply(label_B4, turn_B4), label_B4)
 
-    A camera turned by it sees about what the shifted crop shows (up to a homography), so that
-    camera_to_world * turn is the shifted crop's true orientation.
+
+def crop_turn(
+    camera_B4: Tensor, size_B2: Tensor, top_B: Tensor, left_B: Tensor, crop: int
+) -> Tensor:
+    """Rotations (B, 4) xyzw that take the central crop's middle ray to that of a shifted crop.
+
+    ``camera_B4`` is fx, fy, cx, cy; ``size_B2`` the image's (height, width). A camera turned by
+    it sees about what the shifted crop shows (up to a homography), so that
+    camera_to_world * turn is the shifted crop's true orientation. float64.
     """
-    centre_x, centre_y = (camera.width - crop) // 2, (camera.height - crop) // 2
-    rays = [
-        np.array(
-            [(x + crop / 2 - camera.cx) / camera.fx, (y + crop / 2 - camera.cy) / camera.fy, 1]
-        )
-        for x, y in ((centre_x, centre_y), (left, top))
-    ]
-    start, end = (ray / np.linalg.norm(ray) for ray in rays)
-    axis = np.cross(start, end)
-    sine = np.linalg.norm(axis)
-    if sine < 1e-9:
-        return torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    angle = np.arctan2(sine, start @ end)
-    return torch.tensor(Rotation.from_rotvec(axis / sine * angle).as_quat())
+    centre_B2 = (size_B2 - crop) // 2
+    start = _ray(camera_B4, centre_B2[:, 0], centre_B2[:, 1], crop)
+    end = _ray(camera_B4, top_B, left_B, crop)
+    # The half-angle form of the shortest turn between unit vectors; never near 180 degrees here.
+    vector_B3 = torch.linalg.cross(start, end)
+    scalar_B1 = 1 + (start * end).sum(1, keepdim=True)
+    return torch.nn.functional.normalize(torch.cat((vector_B3, scalar_B1), 1), dim=1)
 
 
-def jitter(image_B3HW: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation, one draw of each per image; stays within 0..255."""
-    b = image_B3HW.shape[0]
+def _ray(camera_B4: Tensor, top_B: Tensor, left_B: Tensor, crop: int) -> Tensor:
+    fx, fy, cx, cy = camera_B4.unbind(1)
+    x, y = (left_B + crop / 2 - cx) / fx, (top_B + crop / 2 - cy) / fy
+    return torch.nn.functional.normalize(torch.stack((x, y, torch.ones_like(x)), 1), dim=1)
+
+
+def jitter(image_B3HW: Tensor, factor_B3: Tensor, config: AugmentConfig) -> Tensor:
+    """Brightness, contrast and saturation, each image by its own factors; stays within 0..255."""
+    factors = factor_B3.to(image_B3HW.device)
+    brightness, contrast, saturation = (factors[:, i].view(-1, 1, 1, 1) for i in range(3))
     luma = torch.tensor(_LUMA, device=image_B3HW.device).view(1, 3, 1, 1)
-
-    def factor(strength: float) -> Tensor:
-        drawn = 1 + strength * (2 * torch.rand(b, 1, 1, 1, generator=generator) - 1)
-        return drawn.to(image_B3HW.device)
-
     if config.brightness:
-        image_B3HW = (image_B3HW * factor(config.brightness)).clamp_(0, 255)
+        image_B3HW = (image_B3HW * brightness).clamp_(0, 255)
     if config.contrast:
         grey = (image_B3HW * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-        image_B3HW = (grey + (image_B3HW - grey) * factor(config.contrast)).clamp_(0, 255)
+        image_B3HW = (grey + (image_B3HW - grey) * contrast).clamp_(0, 255)
     if config.saturation:
         grey = (image_B3HW * luma).sum(1, keepdim=True)
-        image_B3HW = (grey + (image_B3HW - grey) * factor(config.saturation)).clamp_(0, 255)
+        image_B3HW = (grey + (image_B3HW - grey) * saturation).clamp_(0, 255)
     return image_B3HW

@@ -49,6 +49,9 @@ class OptimizerConfig:
         warmup_epochs: linear warm-up, may be a fraction.
         frozen: submodules of the torchvision network, such as features.0 or layer1, that stay as
             loaded, batch statistics included; freezing the first ones saves most of a step's time.
+        freeze_batch_norm: all BatchNorm layers normalise by the statistics they were loaded with.
+            Several processes on CPUs then compute what one does; with live statistics each
+            normalises by its own share of the batch (on GPUs SyncBatchNorm joins the shares).
     """
 
     backbone_lr: float = 1e-4
@@ -58,6 +61,24 @@ class OptimizerConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_epochs: float = 0.0
     frozen: tuple[str, ...] = ()
+    freeze_batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which images come together in a batch.
+
+    Attributes:
+        scenes: proportional (every frame once an epoch) or balanced (every scene equally often, as
+            many images an epoch in all; frames of small scenes repeat).
+        tuple_frames: frames of a tuple for MapNet's loss on motion; 1 takes single frames. An
+            epoch has as many images as ever, in fewer tuples.
+        tuple_spacing: recorded frames from one frame of a tuple to the next (MapNet: 10).
+    """
+
+    scenes: Literal["proportional", "balanced"] = "proportional"
+    tuple_frames: int = 1
+    tuple_spacing: int = 10
 
 
 @dataclass(frozen=True)
@@ -102,12 +123,15 @@ class ValidationConfig:
         blocks: number of blocks per scene, contiguous in recording order.
         gap: frames left out on either side of a block.
         every: validate after this many epochs.
+        track_test: also write down the errors on the test split then, for curves such as the
+            paper's figure 2; nothing is chosen by them.
     """
 
     fraction: float = 0.06
     blocks: int = 3
     gap: int = 2
     every: int = 1
+    track_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,11 +143,16 @@ class TrainConfig:
         output: folder of the run; checkpoints and, at the end, model/ are written there.
         seed: of initialisation, order and augmentation.
         architecture: backbone, feature size, pose parameters, image size.
-        weights: imagenet, none, or the path of a state dict for the backbone.
+        weights: imagenet, none, the path of a state dict for the torchvision network, or a model
+            directory whose backbone is taken over.
+        shared_head: one pose layer for all scenes, as PoseNet and the naive baseline have.
         epochs: passes over the training frames.
         batch_size: images per step.
         precision: float32, or bfloat16 autocast of the backbone.
         device: auto, cpu, cuda or cuda:N.
+        cache: folder of the decoded images; auto is mspn_ros below the user's cache folder, none
+            keeps them in memory.
+        checkpoint_minutes: also write a checkpoint within an epoch after so many minutes.
     """
 
     scenes: tuple[str, ...] = ()
@@ -131,12 +160,16 @@ class TrainConfig:
     seed: int = 0
     architecture: Architecture = field(default_factory=Architecture)
     weights: str = "imagenet"
+    shared_head: bool = False
     epochs: int = 100
     batch_size: int = 64
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
+    cache: str = "auto"
+    checkpoint_minutes: float = 5.0
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     coding: CodingConfig = field(default_factory=CodingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -147,8 +180,13 @@ class TrainConfig:
         return fields
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(
+    path: Path, overrides: Sequence[str] = (), overlay: Path | None = None
+) -> TrainConfig:
     """Read a YAML configuration; ``overrides`` are ``key.sub=value`` strings.
+
+    ``overlay`` is a second YAML file whose settings replace those of the first, such as a
+    method's (training/methods.py); overrides come last.
 
     Raises:
         ConfigError: no such file, bad YAML, an unknown key, or a value out of type or range.
@@ -160,7 +198,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(TrainConfig, None)
-    arguments = [f"--config={path}"]
+    arguments = [f"--config={file}" for file in (path, overlay) if file is not None]
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"setting {override!r} is not of the form key=value")
@@ -183,6 +221,11 @@ def _check(config: TrainConfig) -> None:
     bounds = {
         "epochs": (config.epochs, 1, 100_000),
         "batch_size": (config.batch_size, 2, 65_536),
+        "checkpoint_minutes": (config.checkpoint_minutes, 0.01, 100_000),
+        "loss.scene_weight": (config.loss.scene_weight, 0, 1e6),
+        "loss.beta": (config.loss.beta, 0, 1e9),
+        "sampling.tuple_frames": (config.sampling.tuple_frames, 1, config.batch_size),
+        "sampling.tuple_spacing": (config.sampling.tuple_spacing, 1, 10_000),
         "validation.fraction": (config.validation.fraction, 0, 0.5),
         "validation.blocks": (config.validation.blocks, 1, 1000),
         "validation.gap": (config.validation.gap, 0, 1000),
@@ -199,3 +242,7 @@ def _check(config: TrainConfig) -> None:
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
             raise ConfigError(f"{name} {value} is not within {low} to {high}")
+    if config.shared_head and config.loss.scene_weight:
+        raise ConfigError(
+            "shared_head has no scene to classify: set loss.scene_weight=0 (as the methods do)"
+        )

@@ -51,11 +51,11 @@ def write_model(trainer: Trainer) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
     # Models travel: paths of the machine that trained them are nobody's business.
-    local = ("scenes", "output", "weights", "device")
+    local = ("scenes", "output", "weights", "device", "cache")
     config = {k: v for k, v in trainer.config.to_json().items() if k not in local}
     provenance = {
         "version": source_version(),
-        "weights": trainer.weights,
+        "weights": trainer.learner.weights,
         "device": str(trainer.device),
         "config": config,
         "scenes": [scene.name for scene in trainer.scenes],
@@ -64,7 +64,7 @@ def write_model(trainer: Trainer) -> Path:
     identity = save_backbone(part, network.backbone, provenance)
     trainer.network.to(trainer.device)
     held_out = {entry.scene: entry for entry in trainer.validate()}
-    features = sample_features(trainer.network, trainer.train_samples, trainer.device).cpu()
+    features = sample_features(network.backbone, trainer.train_samples, trainer.device).cpu()
     with SceneBank(part, read_only=False) as bank:
         for index, scene in enumerate(trainer.scenes):
             members = trainer.train_samples.of_scene(index)
@@ -106,13 +106,14 @@ def _row(
     feature_SF: torch.Tensor,
     held_out: HeldOut | None,
 ) -> SceneRow:
-    scene, samples, loss = trainer.scenes[index], trainer.train_samples, trainer.pose_loss
+    scene, samples, loss = trainer.scenes[index], trainer.train_samples, trainer.learner.frame_loss
+    head = int(trainer.network.head_of(torch.tensor([index])))
     members = samples.of_scene(index)
     low, high = np.percentile(samples.position_S3[members].numpy(), (5, 95), axis=0)
     classifier = trainer.network.classifier.rows.row(index)
     s_t, s_q = 0.0, 0.0
     if isinstance(loss, LearnedPoseLoss):
-        s_t, s_q = float(loss.s_t[index].detach()), float(loss.s_q[index].detach())
+        s_t, s_q = float(loss.s_t[head].detach()), float(loss.s_q[head].detach())
     return SceneRow(
         name=scene.name,
         # The same for the same training, however often it is finished.
@@ -123,7 +124,7 @@ def _row(
         position_scale=float(trainer.coding.position_scale[index]),
         reference_rotation=trainer.coding.reference_rotation[index].numpy(),
         head=trainer.network.heads.kind,
-        head_tensors={k: v.numpy() for k, v in trainer.network.heads.row(index).items()},
+        head_tensors={k: v.numpy() for k, v in trainer.network.heads.row(head).items()},
         classifier_weight=classifier["weight"][0].numpy(),
         classifier_bias=float(classifier["bias"]),
         s_t=s_t,

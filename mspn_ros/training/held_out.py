@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from mspn_ros import metrics
-from mspn_ros.images import center_crop
+from mspn_ros.network.backbone import Backbone
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import Array, HeldOutErrors
@@ -42,15 +42,13 @@ class HeldOut:
 
 
 @torch.no_grad()
-def sample_features(network: MSPN, samples: Samples, device: torch.device) -> Tensor:
+def sample_features(backbone: Backbone, samples: Samples, device: torch.device) -> Tensor:
     """Float32 features of the central crops, (S, F) on the device; evaluation mode."""
-    network.eval()
-    crop = network.backbone.architecture.crop
+    backbone.eval()
     features = []
-    for first in range(0, len(samples), _BATCH):
-        images = [center_crop(image, crop) for image in samples.images[first : first + _BATCH]]
-        batch = torch.stack(images).permute(0, 3, 1, 2).to(device)
-        features.append(network.backbone(batch).float())
+    for index_B in torch.split(torch.arange(len(samples)), _BATCH):
+        crops = samples.center_crops(index_B, backbone.architecture.crop).to(device)
+        features.append(backbone(crops.permute(0, 3, 1, 2)).float())
     return torch.cat(features)
 
 
@@ -66,7 +64,8 @@ def judge(
 
     One entry per scene that has samples.
     """
-    feature_SF = sample_features(network, samples, device)
+    network.eval()
+    feature_SF = sample_features(network.backbone, samples, device)
     scene_S = samples.scene_S.to(device)
     prediction = network.read_out(feature_SF, scene_S)
     position, quaternion = coding.decode(prediction.pose_BP.cpu(), samples.scene_S)

@@ -1,51 +1,63 @@
-"""The training loop: one process, resumable after every epoch, the same weights by seed.
+"""The training loop: one process or many, resumable at any step, the same weights by seed.
 
 mspn train default --scenes kitchen=data/redkitchen desk=data/fr1_rpy --output runs/two
 mspn train default --scenes ... --output runs/two --resume
+torchrun --nproc_per_node 4 -m mspn_ros train default --scenes ... --output runs/two
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from mspn_ros import metrics
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.inference.engines import choose_device, exact_float32
-from mspn_ros.network.backbone import load_pretrained
 from mspn_ros.network.coding import PoseCoding
-from mspn_ros.network.losses import FixedPoseLoss, LearnedPoseLoss, PoseLoss, scene_loss
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.paths import make_folder
 from mspn_ros.records import BadFrame, ConfigError, MspnError
-from mspn_ros.store.files import read_tensors, write_tensors
-from mspn_ros.training.augment import make_batch
+from mspn_ros.training.batches import Batch, BatchLoader, epoch_batches, place_samples, seed_of
+from mspn_ros.training.checkpoint import (
+    CHECKPOINT_FILE,
+    Progress,
+    load_checkpoint,
+    run_identity,
+    save_checkpoint,
+)
 from mspn_ros.training.config import TrainConfig
+from mspn_ros.training.curves import Curves
+from mspn_ros.training.distributed import World
 from mspn_ros.training.held_out import HeldOut, judge
-from mspn_ros.training.row_adam import RowAdam
-from mspn_ros.training.samples import Samples, cut_validation, load_samples
-from mspn_ros.training.tensor_state import flatten_state, restore_state
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
+from mspn_ros.training.learner import Learner, make_optimizers
+from mspn_ros.training.samples import FrameStore, Samples, cut_validation
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a progress display is told after each step."""
+    """What a progress display is told after each step.
+
+    ``percent_of_extent`` and ``rotation_deg`` are the batch's median training errors.
+    """
 
     epoch: int
     epochs: int
     step: int
     steps: int
     loss: float
+    percent_of_extent: float
+    rotation_deg: float
     images_per_second: float
+    data_wait: float
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,14 @@ class Trainer:
     """One run: holds data, network, optimizers and history; ``run`` does what is left to do."""
 
     def __init__(
-        self, config: TrainConfig, scenes: list[SceneData], watch: Watch | None = None
+        self,
+        config: TrainConfig,
+        scenes: list[SceneData],
+        watch: Watch | None = None,
+        world: World | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        """Load data and build the network.
+        """Load data and build the network; ``world`` and ``device`` are joined_world's.
 
         Raises:
             MspnError: unusable settings, scenes or weights.
@@ -71,50 +88,52 @@ class Trainer:
         self.config, self.scenes, self.watch = config, scenes, watch or Watch()
         if not scenes:
             raise ConfigError("no scenes to train on; give --scenes name=path or a scene set")
-        self.device, _ = choose_device(config.device)
+        self.world = world or World()
+        self.device = device or choose_device(config.device)[0]
         if config.precision == "float32":
             exact_float32()
         torch.manual_seed(config.seed)
-        self.network = MSPN(config.architecture, len(scenes))
-        self.weights = load_pretrained(self.network.backbone, config.weights)
+        self.learner = Learner(config, len(scenes))
         # Fast convolution layout of both CPUs and GPUs.
-        self.network.to(self.device).to(memory_format=torch.channels_last)
-        self._frozen = self._freeze()
-        self.pose_loss = self._make_loss().to(self.device)
-        self.train_samples, self.val_samples, self.bad = self._load()
+        self.learner.to(self.device).to(memory_format=torch.channels_last)
+        live = not config.optimizer.freeze_batch_norm
+        if self.world.size > 1 and self.device.type == "cuda" and live:
+            self.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.learner)  # type: ignore[no-untyped-call]
+        self.train_samples, self.val_samples, self.test_samples, self.bad = self._load()
         self.coding = self._fit_coding()
-        self.optimizers = self._make_optimizers()
-        self.epoch = 0
-        self.history: list[dict[str, Any]] = []
+        self._extents = [
+            metrics.position_extent(self.train_samples.position_S3[members].numpy()) or 1.0
+            for members in map(self.train_samples.of_scene, range(len(scenes)))
+        ]
+        self.optimizers = make_optimizers(self.learner)
+        self.progress = Progress()
+        self._identity = run_identity(config, scenes)
+        self._saved_at = time.monotonic()
 
-    def _freeze(self) -> list[nn.Module]:
-        network = self.network.backbone.network
-        frozen = []
-        for name in self.config.optimizer.frozen:
-            try:
-                frozen.append(network.get_submodule(name))
-            except AttributeError as error:
-                known = ", ".join(child for child, _ in network.named_children())
-                raise ConfigError(
-                    f"optimizer.frozen: the backbone has no part {name!r}; its parts are {known}"
-                ) from error
-            frozen[-1].requires_grad_(False)
-        return frozen
+    @property
+    def network(self) -> MSPN:
+        """The network being learned."""
+        return self.learner.network
 
-    def _make_loss(self) -> PoseLoss:
-        loss = self.config.loss
-        if loss.kind == "fixed":
-            return FixedPoseLoss(loss.beta)
-        return LearnedPoseLoss(len(self.scenes), loss.s_t, loss.s_q)
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One entry per finished epoch."""
+        return self.progress.history
 
-    def _load(self) -> tuple[Samples, Samples | None, list[BadFrame]]:
+    def _load(self) -> tuple[Samples, Samples | None, Samples | None, list[BadFrame]]:
         parts = [cut_validation(scene, self.config.validation) for scene in self.scenes]
-        resize = self.config.architecture.resize
-        train, bad = load_samples([p[0] for p in parts], resize, self.watch.loading)
-        if not any(p[1] for p in parts):
-            return train, None, bad
-        val, bad_val = load_samples([p[1] for p in parts], resize, self.watch.loading)
-        return train, val, bad + bad_val
+        resize, cache = self.config.architecture.resize, self.config.cache
+        store = FrameStore(self.scenes, "train", resize, cache, self.watch.loading)
+        train, bad = store.take([part[0] for part in parts])
+        val, test = None, None
+        if any(part[1] for part in parts):
+            val, bad_val = store.take([part[1] for part in parts])
+            bad += bad_val
+        if self.config.validation.track_test:
+            tests = FrameStore(self.scenes, "test", resize, cache, self.watch.loading)
+            test, bad_test = tests.take([scene.split("test") for scene in self.scenes])
+            bad += bad_test
+        return train, val, test, bad
 
     @property
     def scenes_without_held_out(self) -> list[str]:
@@ -126,7 +145,10 @@ class Trainer:
 
     def _fit_coding(self) -> PoseCoding:
         samples, settings = self.train_samples, self.config.coding
-        members = [samples.of_scene(i) for i in range(len(self.scenes))]
+        scenes = range(len(self.scenes))
+        # One head for all scenes has one coding for all: it is not told the scene.
+        shared = self.config.shared_head
+        members = [torch.arange(len(samples)) if shared else samples.of_scene(i) for i in scenes]
         return PoseCoding.fit(
             [samples.position_S3[m].numpy() for m in members],
             [samples.quaternion_S4[m].numpy() for m in members],
@@ -134,38 +156,10 @@ class Trainer:
             settings.reference_rotation,
         )
 
-    def _make_optimizers(self) -> list[torch.optim.Optimizer]:
+    def _set_learning_rates(self, done: int, steps_per_epoch: int) -> None:
         settings = self.config.optimizer
-        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]
-        # Norms and biases have one dimension; decay would only shrink them.
-        decayed = [p for p in backbone if p.dim() > 1]
-        plain = [p for p in backbone if p.dim() <= 1]
-        shared = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": settings.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=settings.backbone_lr,
-        )
-        stacked = [*self.network.heads.parameters(), *self.network.classifier.rows.parameters()]
-        rows = RowAdam(stacked, lr=settings.head_lr)
-        optimizers: list[torch.optim.Optimizer] = [shared, rows]
-        if weights := list(self.pose_loss.parameters()):
-            optimizers.append(RowAdam(weights, lr=settings.loss_lr))
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["peak_lr"] = group["lr"]
-        return optimizers
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps an epoch takes; the last may be a smaller batch."""
-        return math.ceil(len(self.train_samples) / self.config.batch_size)
-
-    def _set_learning_rates(self, done: int) -> None:
-        settings = self.config.optimizer
-        warmup = settings.warmup_epochs * self.steps_per_epoch
-        total = self.config.epochs * self.steps_per_epoch
+        warmup = settings.warmup_epochs * steps_per_epoch
+        total = self.config.epochs * steps_per_epoch
         factor = min(1.0, (done + 1) / warmup) if warmup else 1.0
         if settings.schedule == "cosine" and done >= warmup:
             factor = 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1.0, total - warmup)))
@@ -174,131 +168,145 @@ class Trainer:
                 group["lr"] = group["peak_lr"] * factor
 
     def run(self) -> None:
-        """Train until ``config.epochs`` epochs are done; a checkpoint after each.
+        """Train until ``config.epochs`` epochs are done; a checkpoint after each, and in between.
 
         Raises:
             MspnError: the loss is not finite, a checkpoint cannot be written, or the folder
                 holds a run that was not resumed.
         """
-        if self.epoch == 0 and (Path(self.config.output) / CHECKPOINT_FILE).exists():
+        output = Path(self.config.output)
+        if self.progress == Progress() and (output / CHECKPOINT_FILE).exists():
             raise ConfigError(
-                f"{self.config.output}: holds a run already; pass --resume to go on with it, or "
+                f"{output}: holds a run already; pass --resume to go on with it, or "
                 "choose another --output"
             )
-        make_folder(Path(self.config.output))
-        while self.epoch < self.config.epochs:
-            started = time.perf_counter()
-            loss = self._run_epoch()
-            self.epoch += 1
-            entry: dict[str, Any] = {"epoch": self.epoch, "loss": loss}
-            entry["images_per_second"] = len(self.train_samples) / (time.perf_counter() - started)
-            last = self.epoch == self.config.epochs
-            if self.val_samples and (last or self.epoch % self.config.validation.every == 0):
-                entry["validation"] = [score.to_json() for score in self.validate()]
-            self.history.append(entry)
+        make_folder(output)
+        self.world.wait()  # no process may write before all have looked
+        samples = place_samples(self.train_samples, self.device)
+        loader = BatchLoader(samples, self.coding, self.config, self.world, self.device)
+        model: nn.Module = self.learner
+        if self.world.size > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            model = DistributedDataParallel(self.learner, device_ids=ids)
+        curves = None
+        while self.progress.epoch < self.config.epochs:
+            epoch = self.progress.epoch
+            plan = epoch_batches(samples, self.config, len(self.scenes), epoch)
+            if self.world.leads and curves is None:
+                curves = Curves(output, epoch * len(plan) + self.progress.step)
+            entry = self._run_epoch(model, loader, plan, curves)
+            self.progress.next_epoch(entry)
             self._save()
-            if self.watch.epoch:
+            if curves:
+                curves.epoch(self.progress.epoch * len(plan), entry)
+            if self.watch.epoch and self.world.leads:
                 self.watch.epoch(entry)
+        if curves:
+            curves.close()
+        self.world.wait()
 
-    def _run_epoch(self) -> float:
-        # Seeded by the epoch, not carried on: a resumed run draws what an uninterrupted one draws.
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.epoch)
-        torch.manual_seed(self.config.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.train_samples), generator=generator)
-        self.network.train()
-        for module in self._frozen:
-            module.eval()
-        total, seen, started = 0.0, 0, time.perf_counter()
-        for step, index_B in enumerate(torch.split(order, self.config.batch_size)):
-            # BatchNorm cannot learn from a single image left over.
-            if len(index_B) == 1 and len(order) > 1:
-                continue
-            self._set_learning_rates(self.epoch * self.steps_per_epoch + step)
-            loss = self._step(index_B, generator)
-            if not math.isfinite(loss):
-                self._report_nan(index_B)
-            total, seen = total + loss * len(index_B), seen + len(index_B)
-            if self.watch.step:
-                rate = seen / (time.perf_counter() - started)
-                self.watch.step(
-                    Step(self.epoch, self.config.epochs, step + 1, self.steps_per_epoch, loss, rate)
-                )
-        return total / seen
+    def _run_epoch(
+        self, model: nn.Module, loader: BatchLoader, plan: list[Tensor], curves: Curves | None
+    ) -> dict[str, Any]:
+        progress, config = self.progress, self.config
+        self.learner.train()
+        errors = _TrainingErrors(self._extents, self.train_samples, self.coding)
+        behind: tuple[Batch, Tensor, Tensor] | None = None
+        waited_before = loader.waited_s - progress.waited_s
+        started = time.perf_counter() - progress.seconds
 
-    def _step(self, index_B: Tensor, generator: torch.Generator) -> float:
-        samples, config = self.train_samples, self.config
-        image, quaternion = make_batch(
-            samples, index_B, config.architecture.crop, config.augment, generator
-        )
-        scene_B = samples.scene_S[index_B]
-        target = self.coding.encode(
-            samples.position_S3[index_B], quaternion, scene_B, config.architecture.pose_parameters
-        )
-        scene_B, target = scene_B.to(self.device), target.to(self.device)
-        image = image.to(self.device).contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            feature_BF = self.network.backbone(image)
-        prediction = self.network.read_out(feature_BF, scene_B)
-        loss: Tensor = self.pose_loss(prediction.pose_BP, target, scene_B)
-        if config.loss.scene_weight:
-            loss = loss + config.loss.scene_weight * scene_loss(prediction.logits_BN, scene_B)
+        def finish(batch: Batch, loss: Tensor, pose_BP: Tensor) -> None:
+            value = float(loss)
+            if not math.isfinite(value):
+                self._report_nan(batch.all_index_B)
+            progress.step += 1
+            progress.loss_sum += value * len(batch.all_index_B)
+            progress.seen += len(batch.all_index_B)
+            progress.seconds = time.perf_counter() - started
+            progress.waited_s = loader.waited_s - waited_before
+            median = errors.add(batch, pose_BP)
+            rate = progress.seen / progress.seconds
+            if curves:
+                curves.step(progress.epoch * len(plan) + progress.step, value, rate)
+            if self.watch.step and self.world.leads:
+                wait = progress.waited_s / progress.seconds
+                place = progress.epoch, config.epochs, progress.step, len(plan)
+                self.watch.step(Step(*place, value, *median, rate, wait))
+
+        for batch in loader.batches(plan, progress.epoch, progress.step):
+            # A loss is read one step late: reading at once would leave a GPU idle meanwhile.
+            result = self._step(model, batch, len(plan), progress.step + (behind is not None))
+            if behind:
+                finish(*behind)
+            behind = (batch, *result)
+            if time.monotonic() - self._saved_at > 60 * config.checkpoint_minutes:
+                finish(*behind)
+                behind = None
+                self._save()
+        if behind:
+            finish(*behind)
+        return self._epoch_entry(errors)
+
+    def _step(
+        self, model: nn.Module, batch: Batch, steps_per_epoch: int, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """One update; the whole batch's mean loss, still on the device, and the poses."""
+        config, world = self.config, self.world
+        done = self.progress.epoch * steps_per_epoch + step
+        self._set_learning_rates(done, steps_per_epoch)
+        # Dropout: by step, so that a resumed run drops alike; by process, or all drop alike.
+        torch.manual_seed(seed_of(config.seed, self.progress.epoch, step, world.rank))
+        loss, pose_BP = model(batch.image_B3HW, batch.target_BP, batch.scene_B)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
-        # A step on a NaN would spoil the weights that the checkpoint before still has.
-        if math.isfinite(value):
-            for optimizer in self.optimizers:
-                optimizer.step()
-        return value
+        # The processes' gradients are averaged evenly, but shares may differ by an image.
+        weight = len(batch.index_B) / len(batch.all_index_B)
+        (loss * (weight * world.size)).backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return world.sum(loss.detach() * weight), pose_BP
 
-    def _autocast(self) -> torch.autocast:
-        bfloat16 = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
+    def _epoch_entry(self, errors: _TrainingErrors) -> dict[str, Any]:
+        progress = self.progress
+        entry: dict[str, Any] = {
+            "epoch": progress.epoch + 1,
+            "loss": progress.loss_sum / progress.seen,
+            "images_per_second": progress.seen / progress.seconds,
+            "data_wait": progress.waited_s / progress.seconds,
+            "training": errors.by_scene([scene.name for scene in self.scenes]),
+        }
+        last = progress.epoch + 1 == self.config.epochs
+        if last or (progress.epoch + 1) % self.config.validation.every == 0:
+            for name, samples in (("validation", self.val_samples), ("test", self.test_samples)):
+                if samples is not None and self.world.leads:
+                    entry[name] = [score.to_json() for score in self.judge(samples)]
+        return entry
 
     def _report_nan(self, index_B: Tensor) -> None:
         names = [self.train_samples.frames[i].image_path for i in index_B.tolist()]
         place = Path(self.config.output) / "nan_batch.txt"
-        place.write_text("\n".join(map(str, names)) + "\n")
+        if self.world.leads:
+            place.write_text("\n".join(map(str, names)) + "\n")
         raise MspnError(
-            f"the loss is not finite in epoch {self.epoch + 1}; the batch's {len(names)} files are "
-            f"listed in {place}; lower the learning rates or look at these frames, then --resume"
+            f"the loss is not finite in epoch {self.progress.epoch + 1}; the batch's {len(names)} "
+            f"files are listed in {place}; lower the learning rates or look at these frames, then "
+            "--resume"
         )
+
+    def judge(self, samples: Samples) -> list[HeldOut]:
+        """Errors on ``samples`` with the scene known, one entry per scene that has any."""
+        names = [scene.name for scene in self.scenes]
+        return judge(self.network, self.coding, samples, names, self.device)
 
     def validate(self) -> list[HeldOut]:
         """Errors on the held-out blocks, one entry per scene that has any."""
-        if self.val_samples is None:
-            return []
-        return judge(
-            self.network, self.coding, self.val_samples, [s.name for s in self.scenes], self.device
-        )
+        return self.judge(self.val_samples) if self.val_samples else []
 
     def _save(self) -> None:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"loss.{k}": v for k, v in self.pose_loss.state_dict().items()}
-        for i, optimizer in enumerate(self.optimizers):
-            tensors |= flatten_state(f"optimizer{i}", optimizer)
-        fields = {"config": self._identity(), "epoch": self.epoch, "history": self.history}
-        write_tensors(Path(self.config.output) / CHECKPOINT_FILE, tensors, fields)
-
-    def _identity(self) -> dict[str, Any]:
-        # More epochs may be added under a constant rate; folder and device do not matter.
-        fields = replace(self.config, output="", device="").to_json()
-        if self.config.optimizer.schedule == "constant":
-            fields.pop("epochs")
-        fields["data"] = self._data_digest()
-        return fields
-
-    def _data_digest(self) -> str:
-        # Heads are learned for the coding of these very poses; other data under them would give
-        # wrong poses without a word.
-        digest = hashlib.sha256()
-        for samples in filter(None, (self.train_samples, self.val_samples)):
-            for frame, camera in zip(samples.frames, samples.intrinsics, strict=True):
-                digest.update(f"{frame.scene}|{frame.name}|{camera}|".encode())
-            digest.update(samples.position_S3.numpy().tobytes())
-            digest.update(samples.quaternion_S4.numpy().tobytes())
-        return digest.hexdigest()
+        if self.world.leads:
+            folder = Path(self.config.output)
+            save_checkpoint(folder, self._identity, self.learner, self.optimizers, self.progress)
+        self._saved_at = time.monotonic()
 
     def resume(self) -> bool:
         """Go back to the last checkpoint in the output folder; False if there is none.
@@ -307,26 +315,47 @@ class Trainer:
             ConfigError: the checkpoint is of another configuration.
             ModelError: the checkpoint is damaged.
         """
-        path = Path(self.config.output) / CHECKPOINT_FILE
-        if not path.is_file():
-            return False
-        tensors, fields = read_tensors(path)
-        own = self._identity()
-        if fields.get("config") != own:
-            stored = fields.get("config", {})
-            other = sorted(k for k in own | stored if own.get(k) != stored.get(k))
-            raise ConfigError(
-                f"{path}: made with other settings ({', '.join(other)}); "
-                "choose another output folder or the settings of that run"
-            )
+        folder = Path(self.config.output)
+        found = load_checkpoint(folder, self._identity, self.learner, self.optimizers)
+        self.progress = found or Progress()
+        return found is not None
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            start = f"{prefix}."
-            return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
 
-        self.network.load_state_dict(part("network"))
-        self.pose_loss.load_state_dict(part("loss"))
-        for i, optimizer in enumerate(self.optimizers):
-            restore_state(optimizer, part(f"optimizer{i}"))
-        self.epoch, self.history = int(fields["epoch"]), list(fields["history"])
-        return True
+class _TrainingErrors:
+    """Errors on training images as they come, by this process: for display and history."""
+
+    def __init__(self, extents: list[float], samples: Samples, coding: PoseCoding) -> None:
+        self._extents, self._samples, self._coding = np.array(extents), samples, coding
+        self._scene: list[Any] = []
+        self._position: list[Any] = []
+        self._rotation: list[Any] = []
+
+    def add(self, batch: Batch, pose_BP: Tensor) -> tuple[float, float]:
+        """Take in a batch; its median position error in percent of extent, rotation in degrees."""
+        scene_B = self._samples.scene_S[batch.index_B]
+        position, quaternion = self._coding.decode(pose_BP.cpu(), scene_B)
+        true = self._samples.position_S3[batch.index_B].numpy()
+        self._scene.append(scene_B.numpy())
+        self._position.append(metrics.position_error(position.numpy(), true))
+        self._rotation.append(
+            metrics.rotation_error_deg(quaternion.numpy(), batch.quaternion_B4.numpy())
+        )
+        percent = 100 * self._position[-1] / self._extents[self._scene[-1]]
+        return float(np.median(percent)), float(np.median(self._rotation[-1]))
+
+    def by_scene(self, names: list[str]) -> list[dict[str, Any]]:
+        """Medians of the epoch, since its start or since it was resumed."""
+        if not self._scene:
+            return []
+        scene, position, rotation = map(
+            np.concatenate, (self._scene, self._position, self._rotation)
+        )
+        return [
+            {
+                "scene": name,
+                "median_position": float(np.median(position[scene == i])),
+                "median_rotation_deg": float(np.median(rotation[scene == i])),
+            }
+            for i, name in enumerate(names)
+            if (scene == i).any()
+        ]

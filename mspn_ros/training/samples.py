@@ -1,8 +1,8 @@
-"""Training samples: each image decoded and resized once, kept as uint8; blocks for validation."""
+"""Training samples: poses and labels of frames beside their cached images; validation blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,27 +10,30 @@ import torch
 from torch import Tensor
 
 from mspn_ros.datasets.base import SceneData
-from mspn_ros.images import read_image, resize_shorter_side
-from mspn_ros.records import BadFrame, DatasetError, Frame, ImageError, Intrinsics
+from mspn_ros.records import BadFrame, DatasetError, Frame
+from mspn_ros.training.cache import ImagePack, Progress, cache_folder, open_pack
 from mspn_ros.training.config import ValidationConfig
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Frames of all scenes with their resized images: [(h, w, 3) uint8], shorter side equal.
+    """Frames of all scenes with their resized images, shorter sides equal.
 
-    ``scene_S``, ``position_S3`` (the scenes' units) and ``quaternion_S4`` xyzw are in the order
-    of ``frames``; ``intrinsics`` are those of the resized images.
+    In the order of ``frames``: ``pack_S`` and ``first_S`` say in which of ``packs`` (P, 3) and
+    at which pixel an image starts, ``size_S2`` is its (height, width); ``scene_S``;
+    ``position_S3`` in the scenes' units; ``quaternion_S4`` xyzw; ``camera_S4`` fx, fy, cx, cy of
+    the resized image, NaN where unknown.
     """
 
     frames: tuple[Frame, ...]
-    images: list[Tensor]
+    packs: tuple[Tensor, ...]
+    pack_S: Tensor
+    first_S: Tensor
+    size_S2: Tensor
     scene_S: Tensor
     position_S3: Tensor
     quaternion_S4: Tensor
-    intrinsics: tuple[Intrinsics | None, ...]
+    camera_S4: Tensor
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -39,50 +42,126 @@ class Samples:
         """Indices of one scene's samples."""
         return torch.nonzero(self.scene_S == scene)[:, 0]
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Size of all images."""
+        return int(self.size_S2.prod(1).sum()) * 3
 
-def load_samples(
-    frames_by_scene: Sequence[Sequence[Frame]], resize: int, progress: Progress | None = None
-) -> tuple[Samples, list[BadFrame]]:
-    """Decode and resize every frame; a broken image is left out and returned with its reason.
+    def moved_to(self, device: torch.device) -> Samples:
+        """The same samples with their images, and no others, in one pack on ``device``."""
+        area_S = self.size_S2.prod(1)
+        first_S = area_S.cumsum(0) - area_S
+        pixels = torch.empty(int(area_S.sum()), 3, dtype=torch.uint8, device=device)
+        for i, (start, area) in enumerate(zip(first_S.tolist(), area_S.tolist(), strict=True)):
+            source = self.packs[int(self.pack_S[i])]
+            offset = int(self.first_S[i])
+            pixels[start : start + area] = source[offset : offset + area].to(device)
+        return replace(self, packs=(pixels,), pack_S=torch.zeros_like(first_S), first_S=first_S)
 
-    Raises:
-        DatasetError: a scene was given frames, and none is usable; or there are none at all.
-    """
-    images: list[Tensor] = []
-    kept: list[tuple[int, Frame]] = []
-    bad: list[BadFrame] = []
-    total = sum(len(frames) for frames in frames_by_scene)
-    for scene, frames in enumerate(frames_by_scene):
-        before = len(kept)
-        for frame in frames:
-            try:
-                image = torch.from_numpy(read_image(frame.image_path))
-                images.append(resize_shorter_side(image, resize).contiguous())
-                kept.append((scene, frame))
-            except ImageError as error:
-                bad.append(BadFrame(frame.name, frame.split, str(error)))
-            if progress:
-                progress(len(kept) + len(bad), total)
-        if frames and len(kept) == before:
-            name = frames[0].scene
-            raise DatasetError(
-                f"scene {name}: no usable {frames[0].split} frame; see 'mspn inspect'"
-            )
-    if not kept:
-        raise DatasetError("no frames to load; see 'mspn inspect'")
-    cameras = tuple(
-        frame.intrinsics.scaled_to(image.shape[1], image.shape[0]) if frame.intrinsics else None
-        for (_, frame), image in zip(kept, images, strict=True)
-    )
-    samples = Samples(
-        frames=tuple(frame for _, frame in kept),
-        images=images,
-        scene_S=torch.tensor([scene for scene, _ in kept]),
-        position_S3=torch.tensor(np.stack([f.pose.position for _, f in kept])),
-        quaternion_S4=torch.tensor(np.stack([f.pose.quaternion for _, f in kept])),
-        intrinsics=cameras,
-    )
-    return samples, bad
+    def crops(self, index_B: Tensor, top_B: Tensor, left_B: Tensor, size: int) -> Tensor:
+        """``size`` x ``size`` windows: (B, size, size, 3) uint8 on the images' device."""
+        device = self.packs[0].device
+        width_B = self.size_S2[index_B, 1]
+        start_B = self.first_S[index_B] + top_B * width_B + left_B
+        start_B, width_B = start_B.to(device), width_B.to(device)
+        step = torch.arange(size, device=device)
+        pixel_BHW = start_B[:, None, None] + step[:, None] * width_B[:, None, None] + step
+        if len(self.packs) == 1:
+            return self.packs[0][pixel_BHW]
+        pack_B = self.pack_S[index_B]
+        out = torch.empty(len(index_B), size, size, 3, dtype=torch.uint8)
+        for pack in sorted(set(pack_B.tolist())):
+            members = torch.nonzero(pack_B == pack)[:, 0]
+            out[members] = self.packs[pack][pixel_BHW[members]]
+        return out
+
+    def center_crops(self, index_B: Tensor, size: int) -> Tensor:
+        """The central windows, where ``images.center_crop`` cuts them."""
+        room_B2 = self.size_S2[index_B] - size
+        return self.crops(index_B, room_B2[:, 0] // 2, room_B2[:, 1] // 2, size)
+
+
+class FrameStore:
+    """All images of one split of some scenes, in packs; samples are taken from it."""
+
+    def __init__(
+        self,
+        scenes: Sequence[SceneData],
+        split: str,
+        resize: int,
+        cache: str,
+        progress: Progress | None = None,
+    ) -> None:
+        """Open or make one pack per scene.
+
+        Raises:
+            ConfigError: the cache cannot be written.
+        """
+        self._frames = [scene.split(split) for scene in scenes]
+        total, done = sum(map(len, self._frames)), 0
+        self.packs: list[ImagePack] = []
+        for frames in self._frames:
+
+            def tell(count: int, _: int, before: int = done) -> None:
+                if progress:
+                    progress(before + count, total)
+
+            self.packs.append(open_pack(frames, resize, cache_folder(cache), tell))
+            done += len(frames)
+
+    def take(self, frames_by_scene: Sequence[Sequence[Frame]]) -> tuple[Samples, list[BadFrame]]:
+        """Samples of the named frames; broken images are left out and returned with the reason.
+
+        Raises:
+            DatasetError: a scene was given frames, and none is usable; or there are none at all.
+        """
+        kept: list[tuple[int, int, Frame]] = []
+        bad: list[BadFrame] = []
+        for scene, frames in enumerate(frames_by_scene):
+            place = {frame.name: i for i, frame in enumerate(self._frames[scene])}
+            before = len(kept)
+            for frame in frames:
+                i = place[frame.name]
+                if reason := self.packs[scene].problems.get(i):
+                    bad.append(BadFrame(frame.name, frame.split, reason))
+                else:
+                    kept.append((scene, i, frame))
+            if frames and len(kept) == before:
+                raise DatasetError(
+                    f"scene {frames[0].scene}: no usable {frames[0].split} frame; see "
+                    "'mspn inspect'"
+                )
+        if not kept:
+            raise DatasetError("no frames to load; see 'mspn inspect'")
+        return self._samples(kept), bad
+
+    def _samples(self, kept: Sequence[tuple[int, int, Frame]]) -> Samples:
+        size_S2 = torch.stack([self.packs[scene].size_S2[i] for scene, i, _ in kept])
+        scene_S = torch.tensor([scene for scene, _, _ in kept])
+        return Samples(
+            frames=tuple(frame for _, _, frame in kept),
+            packs=tuple(pack.pixels_P3 for pack in self.packs),
+            pack_S=scene_S,
+            first_S=torch.stack([self.packs[scene].first_S[i] for scene, i, _ in kept]),
+            size_S2=size_S2,
+            scene_S=scene_S,
+            position_S3=torch.tensor(np.stack([f.pose.position for _, _, f in kept])),
+            quaternion_S4=torch.tensor(np.stack([f.pose.quaternion for _, _, f in kept])),
+            camera_S4=torch.tensor(
+                [
+                    _camera(frame, *size)
+                    for (_, _, frame), size in zip(kept, size_S2.tolist(), strict=True)
+                ],
+                dtype=torch.float64,
+            ),
+        )
+
+
+def _camera(frame: Frame, height: int, width: int) -> tuple[float, float, float, float]:
+    if frame.intrinsics is None:
+        return (float("nan"),) * 4
+    camera = frame.intrinsics.scaled_to(width, height)
+    return camera.fx, camera.fy, camera.cx, camera.cy
 
 
 def cut_validation(

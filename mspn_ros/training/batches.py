@@ -1,0 +1,169 @@
+"""Which images make up each batch of an epoch; the next is made while the last is learned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mspn_ros.network.coding import PoseCoding
+from mspn_ros.training.augment import Draw, draw, jitter, turned_labels
+from mspn_ros.training.config import TrainConfig
+from mspn_ros.training.distributed import World
+from mspn_ros.training.samples import Samples
+
+# A share of the GPU's free memory that the images may take.
+_RESIDENT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step needs, on the device; ``index_B`` are the samples of this process's share.
+
+    ``all_index_B`` are those of the whole batch, over all processes. ``quaternion_B4`` are the
+    labels as the crops show them.
+    """
+
+    index_B: Tensor
+    all_index_B: Tensor
+    image_B3HW: Tensor
+    target_BP: Tensor
+    scene_B: Tensor
+    quaternion_B4: Tensor
+
+
+def place_samples(samples: Samples, device: torch.device) -> Samples:
+    """The samples with their images on the GPU where they fit, else as they are (memory-mapped)."""
+    if device.type != "cuda":
+        return samples
+    free, _ = torch.cuda.mem_get_info(device)
+    return samples.moved_to(device) if samples.pixel_bytes < _RESIDENT_SHARE * free else samples
+
+
+def seed_of(*parts: int) -> int:
+    """One seed from run, epoch and step, so that a resumed run draws what an unbroken one draws."""
+    seed = 0
+    for part in parts:
+        seed = (seed * 1_000_003 + part + 1) % (1 << 62)
+    return seed
+
+
+def epoch_batches(samples: Samples, config: TrainConfig, scenes: int, epoch: int) -> list[Tensor]:
+    """The batches of an epoch as sample indices; tuples lie side by side.
+
+    A last batch that is too small for BatchNorm (one image) is left out.
+    """
+    generator = torch.Generator().manual_seed(seed_of(config.seed, epoch))
+    sampling = config.sampling
+    if sampling.scenes == "balanced":
+        order = _balanced(samples, scenes, generator)
+    else:
+        order = torch.randperm(len(samples), generator=generator)
+    if sampling.tuple_frames > 1:
+        count = -(-len(order) // sampling.tuple_frames)
+        order = _tuples(samples, order[:count], sampling.tuple_frames, sampling.tuple_spacing)
+    size = config.batch_size // sampling.tuple_frames * sampling.tuple_frames
+    batches = [part for part in torch.split(order, size) if len(part) > sampling.tuple_frames]
+    # Nothing is left of a set of one image; it is up to BatchNorm then.
+    return batches or [order]
+
+
+def _balanced(samples: Samples, scenes: int, generator: torch.Generator) -> Tensor:
+    """As many indices as samples, scene after scene in turn; small scenes start over."""
+    turns = -(-len(samples) // scenes)
+    columns = []
+    for scene in range(scenes):
+        own = samples.of_scene(scene)
+        rounds = -(-turns // len(own))
+        shuffled = [own[torch.randperm(len(own), generator=generator)] for _ in range(rounds)]
+        columns.append(torch.cat(shuffled)[:turns])
+    return torch.stack(columns, 1).flatten()[: len(samples)]
+
+
+def _tuples(samples: Samples, order: Tensor, frames: int, spacing: int) -> Tensor:
+    """Each index becomes ``frames`` indices of its own recording, ``spacing`` apart around it.
+
+    Where a recording ends the nearest of its frames stands in (MapNet's clamping).
+    """
+    keys = [(frame.scene, frame.sequence) for frame in samples.frames]
+    first: dict[tuple[str, str], int] = {}
+    last: dict[tuple[str, str], int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+        last[key] = i
+    low = torch.tensor([first[key] for key in keys])[order]
+    high = torch.tensor([last[key] for key in keys])[order]
+    offsets = (torch.arange(frames) - frames // 2) * spacing
+    members = order[:, None] + offsets
+    return torch.minimum(torch.maximum(members, low[:, None]), high[:, None]).flatten()
+
+
+class BatchLoader:
+    """Turns indices into batches on the device, one batch ahead in a thread.
+
+    ``waited_s`` is the time that the training loop has spent waiting for a batch.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        coding: PoseCoding,
+        config: TrainConfig,
+        world: World,
+        device: torch.device,
+    ) -> None:
+        self.samples, self.coding, self.config = samples, coding, config
+        self.world, self.device = world, device
+        self.waited_s = 0.0
+
+    def batches(self, plan: Sequence[Tensor], epoch: int, first: int) -> Iterator[Batch]:
+        """The batches of ``plan`` from step ``first`` on."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._prepare, plan[first], epoch, first) if plan[first:] else None
+            for step in range(first, len(plan)):
+                assert ahead is not None
+                started = time.perf_counter()
+                batch = ahead.result()
+                self.waited_s += time.perf_counter() - started
+                if step + 1 < len(plan):
+                    ahead = pool.submit(self._prepare, plan[step + 1], epoch, step + 1)
+                yield batch
+
+    def _prepare(self, all_index_B: Tensor, epoch: int, step: int) -> Batch:
+        config, samples = self.config, self.samples
+        generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, step))
+        crop = config.architecture.crop
+        drawn = draw(samples, all_index_B, crop, config.augment, generator)
+        frames = config.sampling.tuple_frames
+        share = self.world.share(len(all_index_B) // frames, frames)
+        index_B, drawn = all_index_B[share], drawn.part(share)
+        quaternion_B4 = samples.quaternion_S4[index_B]
+        if config.augment.turn_labels:
+            quaternion_B4 = turned_labels(samples, index_B, drawn, crop)
+        scene_B = samples.scene_S[index_B]
+        target_BP = self.coding.encode(
+            samples.position_S3[index_B],
+            quaternion_B4,
+            scene_B,
+            config.architecture.pose_parameters,
+        )
+        return Batch(
+            index_B,
+            all_index_B,
+            self._images(index_B, drawn, crop),
+            target_BP.to(self.device, non_blocking=True),
+            scene_B.to(self.device, non_blocking=True),
+            quaternion_B4,
+        )
+
+    def _images(self, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:
+        window = self.samples.crops(index_B, drawn.top_B, drawn.left_B, crop)
+        if window.device.type == "cpu" and self.device.type == "cuda":
+            window = window.pin_memory()
+        image = window.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        # permute of (B, H, W, 3) is the channels-last layout that convolutions like best.
+        return jitter(image.float(), drawn.factor_B3, self.config.augment)

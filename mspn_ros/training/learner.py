@@ -1,0 +1,136 @@
+"""Network and loss as one module: a batch in, its loss out; and the optimizers of its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mspn_ros.network.backbone import load_pretrained
+from mspn_ros.network.losses import (
+    FixedPoseLoss,
+    LearnedPoseLoss,
+    PoseLoss,
+    TupleLoss,
+    scene_loss,
+)
+from mspn_ros.network.mspn import MSPN
+from mspn_ros.records import ConfigError
+from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone
+from mspn_ros.training.config import LossConfig, TrainConfig
+from mspn_ros.training.row_adam import RowAdam
+
+
+class Learner(nn.Module):
+    """What a step computes; torch's DistributedDataParallel can wrap it whole."""
+
+    def __init__(self, config: TrainConfig, scenes: int) -> None:
+        """Build and initialise; seed torch first.
+
+        Raises:
+            MspnError: weights that are not there or do not fit, or unknown parts to freeze.
+        """
+        super().__init__()
+        self.config = config
+        self.network = MSPN(config.architecture, scenes, shared_head=config.shared_head)
+        self.weights = _load_weights(self.network, config.weights)
+        self.pose_loss = _make_loss(config, 1 if config.shared_head else scenes)
+        _freeze(self.network, config)
+        if not config.loss.scene_weight:
+            # Without a gradient of its own it would only hold up the others' in a group.
+            self.network.classifier.requires_grad_(False)
+
+    @property
+    def frame_loss(self) -> PoseLoss:
+        """The loss on single frames, whose s_t and s_q belong to the scenes."""
+        loss = self.pose_loss
+        return loss.absolute if isinstance(loss, TupleLoss) else loss
+
+    def train(self, mode: bool = True) -> Learner:
+        """As every module, but frozen parts stay in evaluation mode."""
+        super().train(mode)
+        settings, backbone = self.config.optimizer, self.network.backbone
+        for name in settings.frozen:
+            backbone.network.get_submodule(name).eval()
+        if settings.freeze_batch_norm:
+            for module in backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(
+        self, image_B3HW: Tensor, target_BP: Tensor, scene_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) 0..255, (B, P), (B,) -> (scalar loss, mean over B; (B, P) pose)."""
+        network, config = self.network, self.config
+        bfloat16 = config.precision == "bfloat16"
+        with torch.autocast(image_B3HW.device.type, torch.bfloat16, enabled=bfloat16):
+            feature_BF = network.backbone(image_B3HW)
+        prediction = network.read_out(feature_BF, scene_B)
+        row_B = network.head_of(scene_B)
+        loss: Tensor = self.pose_loss(prediction.pose_BP, target_BP, row_B)
+        if config.loss.scene_weight:
+            loss = loss + config.loss.scene_weight * scene_loss(prediction.logits_BN, scene_B)
+        return loss, prediction.pose_BP.detach()
+
+
+def _load_weights(network: MSPN, weights: str) -> str:
+    folder = Path(weights).expanduser()
+    if not (folder / BACKBONE_FILE).is_file():
+        return load_pretrained(network.backbone, weights)
+    backbone, identity, _ = load_backbone(folder)
+    if backbone.architecture != network.backbone.architecture:
+        raise ConfigError(
+            f"{folder}: its backbone is {backbone.architecture.to_json()}, not the architecture "
+            "to be trained; set architecture alike, or start from other weights"
+        )
+    network.backbone.load_state_dict(backbone.state_dict())
+    return f"backbone {identity[:12]} of another model"
+
+
+def _make_loss(config: TrainConfig, rows: int) -> PoseLoss | TupleLoss:
+    frames = config.sampling.tuple_frames
+    if frames == 1:
+        return _frame_loss(config.loss, rows)
+    return TupleLoss(_frame_loss(config.loss, rows), _frame_loss(config.loss, rows), frames)
+
+
+def _frame_loss(settings: LossConfig, rows: int) -> PoseLoss:
+    if settings.kind == "fixed":
+        return FixedPoseLoss(settings.beta)
+    return LearnedPoseLoss(rows, settings.s_t, settings.s_q)
+
+
+def _freeze(network: MSPN, config: TrainConfig) -> None:
+    part = network.backbone.network
+    for name in config.optimizer.frozen:
+        try:
+            part.get_submodule(name).requires_grad_(False)
+        except AttributeError as error:
+            known = ", ".join(child for child, _ in part.named_children())
+            raise ConfigError(
+                f"optimizer.frozen: the backbone has no part {name!r}; its parts are {known}"
+            ) from error
+
+
+def make_optimizers(learner: Learner) -> list[torch.optim.Optimizer]:
+    """AdamW for the backbone, RowAdam for stacked rows and for the loss weights."""
+    settings, network = learner.config.optimizer, learner.network
+    backbone = [p for p in network.backbone.parameters() if p.requires_grad]
+    # Norms and biases have one dimension; decay would only shrink them.
+    groups = [
+        {"params": [p for p in backbone if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in backbone if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = []
+    if backbone:
+        optimizers.append(torch.optim.AdamW(groups, lr=settings.backbone_lr))
+    stacked = [*network.heads.parameters(), *network.classifier.rows.parameters()]
+    optimizers.append(RowAdam([p for p in stacked if p.requires_grad], lr=settings.head_lr))
+    if weights := list(learner.pose_loss.parameters()):
+        optimizers.append(RowAdam(weights, lr=settings.loss_lr))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
