@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mspn_ros import __version__
-from mspn_ros.commands import data, learn, run
+from mspn_ros.commands import data, learn, reproduce, run
 from mspn_ros.records import ConfigError, MspnError
 
 
@@ -44,6 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(add("train", "Learn a backbone and a scene bank.", learn.train))
     _add_evaluate(add("evaluate", "Judge a model on a dataset's split.", learn.evaluate))
     _add_replay(add("replay", "Run a bag through a model, offline or live over DDS.", run.replay))
+    paper = add(
+        "reproduce", "Run the paper's experiments and print its tables.", reproduce.reproduce
+    )
+    reproduce.add_reproduce_arguments(paper)
+    _json(paper)
+    _output(paper, "runs/paper")
     _add_inspect(add("inspect", "Show what a reader finds in datasets.", data.inspect))
     _add_dataset(commands)
     _add_scenes(commands)
@@ -81,6 +87,9 @@ def _data(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML file, or a preset: default, paper")
     parser.add_argument("--scenes", nargs="+", metavar="SCENES", help="name=path or YAML files")
+    parser.add_argument(
+        "--method", help="network of the paper's tables: posenet, mapnet, naive, mspn_oracle, mspn"
+    )
     parser.add_argument("--output", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(

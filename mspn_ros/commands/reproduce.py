@@ -1,0 +1,98 @@
+"""``mspn reproduce``: the paper's tables and figures on any scene set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mspn_ros.commands.learn import preset_file, run_with_progress
+from mspn_ros.records import ConfigError
+from mspn_ros.terminal import console, notes, print_table
+
+if TYPE_CHECKING:
+    from mspn_ros.evaluation.paper.tables import PaperTable, Tables
+
+TABLE_NAMES = tuple(f"table{number}" for number in range(1, 9))
+FIGURE_NAMES = ("figure2", "figure3")
+
+
+def add_reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to reproduce, on which data, by which settings."""
+    names = (*TABLE_NAMES, *FIGURE_NAMES)
+    parser.add_argument("what", nargs="+", choices=names, metavar="WHAT", help=", ".join(names))
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="SCENES",
+        help="scene set: name=path, a folder, or a YAML file",
+    )
+    parser.add_argument(
+        "--more-data", nargs="+", metavar="SCENES", help="the second dataset of figure 3"
+    )
+    parser.add_argument("--preset", default="paper", help="preset or YAML file (default paper)")
+    parser.add_argument("--epochs", type=int, help="instead of the preset's")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="cells are means over them"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override settings of all runs"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Run what is missing, print each table beside the paper's, draw the figures."""
+    from mspn_ros.datasets.scene_set import load_scene_set
+    from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.evaluation.paper.runs import Experiment
+    from mspn_ros.evaluation.paper.tables import Tables
+
+    if arguments.epochs is not None and arguments.epochs < 1:
+        raise ConfigError(f"--epochs {arguments.epochs} is not at least 1")
+    scenes = load_scene_set(arguments.data)
+    more = load_scene_set(arguments.more_data) if arguments.more_data else []
+    every = {scene.name: scene for scene in [*scenes, *more]}
+    if len(every) < len(scenes) + len(more):
+        raise ConfigError("--more-data names a scene of --data again; give each another name")
+    experiment = Experiment(
+        every,
+        arguments.output,
+        preset_file(arguments.preset),
+        tuple(arguments.set),
+        arguments.epochs,
+        arguments.device,
+        begin=lambda title: notes.print(f"training {title}", highlight=False),
+        train=run_with_progress,
+    )
+    tables = Tables(experiment, [scene.name for scene in scenes], arguments.seeds)
+    results: dict[str, Any] = {}
+    for what in arguments.what:
+        if what in TABLE_NAMES:
+            table = tables.table(int(what.removeprefix("table")))
+            show_table(table)
+            results[what] = table.to_json()
+        else:
+            results[what] = _figure(tables, what, [scene.name for scene in more], arguments.output)
+    write_json(arguments.json or arguments.output / "reproduce.json", results)
+    return 0
+
+
+def _figure(tables: Tables, what: str, more: list[str], output: Path) -> dict[str, Any]:
+    from mspn_ros.evaluation.paper.figures import figure2, figure3
+
+    path = output / f"{what}.png"
+    values = figure2(tables, path) if what == "figure2" else figure3(tables, more, path)
+    console.print(f"{what}: {path}")
+    return values
+
+
+def show_table(table: PaperTable) -> None:
+    """Ours, the paper's, and the ratios of both."""
+    from mspn_ros.evaluation.paper.show import blocks, ratio_lines
+
+    for title, header, rows in blocks(table):
+        print_table(title, header, rows)
+    for line in ratio_lines(table):
+        console.print(line, highlight=False)

@@ -1,0 +1,1 @@
+"""The paper's experiments on any scene set: Blanton et al., CVPR Workshops 2020, tables 1 to 8."""

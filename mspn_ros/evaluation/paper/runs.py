@@ -1,0 +1,192 @@
+"""The training runs behind the tables: each is done once, then recognized by its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mspn_ros.datasets.base import SceneData
+from mspn_ros.evaluation.answers import make_table, write_json
+from mspn_ros.evaluation.evaluate import evaluate
+from mspn_ros.evaluation.run_report import write_run_report
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.paths import make_folder
+from mspn_ros.records import ConfigError, MspnError
+from mspn_ros.store.files import locked
+from mspn_ros.training.checkpoint import CHECKPOINT_FILE, run_identity
+from mspn_ros.training.config import TrainConfig, load_config
+from mspn_ros.training.finish import source_version, write_model
+from mspn_ros.training.loop import Trainer
+from mspn_ros.training.methods import METHODS, method_file
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of an experiment.
+
+    ``start`` is the run whose backbone it begins with (None: the preset's weights).
+    ``transfer_epochs`` makes it one of section 5.4: a constant learning rate, and errors on the
+    test split after every epoch.
+    """
+
+    method: str
+    scenes: tuple[str, ...]
+    seed: int = 0
+    start: Run | None = None
+    transfer_epochs: int | None = None
+
+    @property
+    def title(self) -> str:
+        """For people and folder names."""
+        parts = [self.method, "+".join(self.scenes) if len(self.scenes) < 3 else "many"]
+        if self.transfer_epochs is not None:
+            parts.append("from-mspn" if self.start else "from-weights")
+        return "-".join([*parts, f"seed{self.seed}"])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Scenes and settings that all runs share.
+
+    ``begin`` is called before a run that is not done yet; ``train`` does ``Trainer.run``, with
+    progress where somebody looks.
+    """
+
+    scenes: dict[str, SceneData]
+    root: Path
+    preset: Path
+    settings: tuple[str, ...] = ()
+    epochs: int | None = None
+    device: str = "auto"
+    begin: Callable[[str], None] = lambda title: None
+    train: Callable[[Trainer], None] = Trainer.run
+
+    def config(self, run: Run) -> TrainConfig:
+        """The configuration of a run, complete but for its output folder."""
+        overrides = [*self.settings, f"seed={run.seed}", f"device={self.device}"]
+        if self.epochs is not None:
+            overrides.append(f"epochs={self.epochs}")
+        if run.transfer_epochs is not None:
+            overrides += [
+                f"epochs={run.transfer_epochs}",
+                "optimizer.schedule=constant",
+                "optimizer.warmup_epochs=0",
+                "validation.every=1",
+                "validation.track_test=true",
+            ]
+        config = load_config(self.preset, overrides, method_file(run.method))
+        scenes = tuple(f"{name}={self.scenes[name].root}" for name in run.scenes)
+        config = replace(config, scenes=scenes)
+        if run.start is not None:
+            config = replace(config, weights=str(self.folder(run.start) / "model"))
+        return config
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """What decides the result of a run; of a run it starts from, its digest."""
+        config = self.config(run)
+        fields = run_identity(config, [self.scenes[name] for name in run.scenes])
+        if run.start is not None:
+            fields["weights"] = self.digest(run.start)
+        if run.transfer_epochs is None:
+            fields["epochs"] = config.epochs
+        return fields
+
+    def digest(self, run: Run) -> str:
+        """Eight digits that tell runs apart: of all settings that are not the dataclass's own.
+
+        A setting that a later version adds leaves it as it is.
+        """
+        fields = _without_defaults(self.identity(run), TrainConfig().to_json())
+        text = json.dumps(fields, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def folder(self, run: Run) -> Path:
+        """Where the run lies or will lie."""
+        return self.root / f"{run.title}-{self.digest(run)}"
+
+    def result(self, run: Run) -> dict[str, Any]:
+        """The finished run's result; trains and evaluates first if it is missing.
+
+        Keys: "config", "version", "weights", "device", "seconds", "oracle" and "end_to_end" (as
+        of ``mspn evaluate``; null without a classifier), "history".
+
+        Raises:
+            MspnError: training or evaluation fails.
+        """
+        if METHODS[run.method].single_scene and len(run.scenes) > 1:
+            raise ConfigError(f"{run.method} learns one scene a network, not {len(run.scenes)}")
+        folder = make_folder(self.folder(run))
+        with locked(folder / "lock"):
+            done = _read_result(folder, run.transfer_epochs)
+            if done is None:
+                if run.start is not None:
+                    self.result(run.start)
+                self.begin(run.title)
+                done = self._do(run, folder)
+        return done
+
+    def _do(self, run: Run, folder: Path) -> dict[str, Any]:
+        started = time.monotonic()
+        scenes = [self.scenes[name] for name in run.scenes]
+        trainer = Trainer(replace(self.config(run), output=str(folder)), scenes)
+        resumed = trainer.resume()
+        self.train(trainer)
+        model = write_model(trainer)
+        write_run_report(trainer, model)
+        localizer = Localizer.load(model, self.device)
+        tables: dict[str, Any] = {"oracle": _judge(localizer, scenes, True), "end_to_end": None}
+        if trainer.config.loss.scene_weight:
+            tables["end_to_end"] = _judge(localizer, scenes, False)
+        result = {
+            "config": self.identity(run),
+            "version": source_version(),
+            "weights": trainer.learner.weights,
+            "device": str(trainer.device),
+            # Of a resumed run the time before is not known any more.
+            "seconds": None if resumed else time.monotonic() - started,
+            **tables,
+            "history": trainer.history,
+        }
+        write_json(folder / RESULT_FILE, result)
+        # Only a run at a constant rate can be prolonged; of all others the model is enough.
+        if run.transfer_epochs is None:
+            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        return result
+
+
+def _without_defaults(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in fields.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value, default = _without_defaults(value, default), {}
+        if key not in defaults or value != default:
+            kept[key] = value
+    return kept
+
+
+def _judge(localizer: Localizer, scenes: Sequence[SceneData], oracle: bool) -> dict[str, Any]:
+    # As the paper: the most likely scene answers always, and raw numbers are compared.
+    answers, bad = evaluate(localizer, scenes, "test", oracle, min_confidence=0.0)
+    counts = {"rejected": len(bad)}
+    table = make_table(answers, localizer.rows, "", oracle, paper=True, counts=counts)
+    return table.to_json()
+
+
+def _read_result(folder: Path, epochs: int | None) -> dict[str, Any] | None:
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+        enough = epochs is None or len(result["history"]) >= epochs
+    except (ValueError, KeyError, TypeError) as error:
+        raise MspnError(f"{path}: damaged ({error}); delete its folder to run it anew") from error
+    return result if enough else None

@@ -1,0 +1,86 @@
+"""Tables of the paper's experiments as text: cells for the terminal, Markdown for documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mspn_ros.evaluation.paper.published import Cell
+from mspn_ros.evaluation.paper.tables import PaperTable, Ratio
+
+# (title, header, rows)
+Block = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+
+
+def blocks(table: PaperTable) -> Iterator[Block]:
+    """Our table with the paper's cells of the same scenes; then the paper's, if it has others."""
+    names = tuple(table.units)
+    header = ("method", *(f"{name} ({unit}/deg)" for name, unit in table.units.items()))
+    paper = {
+        method: {scene: cell for scene, cell in row.items() if scene in names}
+        for method, row in table.paper.items()
+    }
+    rows = []
+    for method, cells in table.cells.items():
+        rows += _rows(method, cells, names)
+        if paper.get(method):
+            rows += _rows(f"{method}, paper", paper[method], names)
+    yield f"{table.name}: {table.title}; {table.note}", header, rows
+    others = tuple(dict.fromkeys(scene for row in table.paper.values() for scene in row))
+    if not set(others) <= set(names):
+        yield (
+            f"{table.name} in the paper",
+            ("method", *(f"{name} (m/deg)" for name in others)),
+            [
+                line
+                for method, cells in table.paper.items()
+                for line in _rows(method, cells, others)
+            ],
+        )
+
+
+def _rows(method: str, cells: dict[str, Cell], names: Sequence[str]) -> list[tuple[str, ...]]:
+    found = [cells.get(name) for name in names]
+    rows = [(_label(method), *(_text(cell) for cell in found))]
+    if any(cell and cell.accuracy is not None for cell in found):
+        accuracy = [
+            "-" if cell is None or cell.accuracy is None else f"{100 * cell.accuracy:.1f} %"
+            for cell in found
+        ]
+        rows.append((f"{_label(method)}, scene named right", *accuracy))
+    return rows
+
+
+def _label(method: str) -> str:
+    return method.replace("_", " ")
+
+
+def _text(cell: Cell | None) -> str:
+    return "-" if cell is None else f"{cell.position:.3g} / {cell.rotation_deg:.1f}"
+
+
+def ratio_lines(table: PaperTable) -> list[str]:
+    """One sentence per comparison: errors of a method over another's, here and in the paper."""
+    return [
+        f"{_label(method)} / {_label(other)}: "
+        f"position {_part(ours, 0)} (paper {_part(theirs, 0)}), "
+        f"rotation {_part(ours, 1)} (paper {_part(theirs, 1)}), geometric means over scenes"
+        for method, other, ours, theirs in table.ratios()
+    ]
+
+
+def _part(ratio: Ratio, i: int) -> str:
+    return "-" if ratio is None else f"x{ratio[i]:.2f}"
+
+
+def markdown(table: PaperTable) -> str:
+    """All blocks and ratios as Markdown."""
+    parts = []
+    for title, header, rows in blocks(table):
+        lines = [f"**{title}**", "", _line(header), _line(("---",) * len(header))]
+        parts.append("\n".join([*lines, *map(_line, rows)]))
+    parts.append("\n".join(f"- {line}" for line in ratio_lines(table)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
