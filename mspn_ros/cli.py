@@ -50,6 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.add_reproduce_arguments(paper)
     _json(paper)
     _output(paper, "runs/paper")
+    params = add("params", "Count parameters: shared, per scene, against PoseNets.", learn.params)
+    params.add_argument(
+        "--backbone", default="resnet34", help="torchvision name (default resnet34)"
+    )
+    params.add_argument("--feature-size", type=int, metavar="F", help="default: the backbone's own")
+    _json(params)
     _add_inspect(add("inspect", "Show what a reader finds in datasets.", data.inspect))
     _add_dataset(commands)
     _add_scenes(commands)
@@ -88,7 +94,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML file, or a preset: default, paper")
     parser.add_argument("--scenes", nargs="+", metavar="SCENES", help="name=path or YAML files")
     parser.add_argument(
-        "--method", help="network of the paper's tables: posenet, mapnet, naive, mspn_oracle, mspn"
+        "--method",
+        help="a network of the paper's tables, laid over the config: posenet, mapnet, naive, "
+        "mspn_oracle, mspn (the usual one)",
     )
     parser.add_argument("--output", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

@@ -94,6 +94,24 @@ def write_nerfstudio(root, matrices):
     (root / "transforms.json").write_text(json.dumps(content))
 
 
+def write_walk(root, train=12, test=4, seed=0, size=(96, 72)):
+    """A 7Scenes folder of ``train`` + ``test`` noisy pictures, all different, along a line."""
+    rng = np.random.default_rng(seed)
+    hue = rng.integers(40, 200, 3)
+    for number, count in ((1, train), (2, test)):
+        for i in range(count):
+            path = root / f"seq-{number:02d}/frame-{i:06d}.color.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(-40, 40, (size[1] // 8, size[0] // 8, 3)) + hue
+            pixels[:, : 1 + i * size[0] // 8 // max(train, test)] //= 2
+            Image.fromarray(pixels.astype(np.uint8)).resize(size).save(path)
+            matrix = look_at(np.array([-2.0 + i / count, -1.0, 1.5 + 0.1 * number]))
+            (path.with_name(f"frame-{i:06d}.pose.txt")).write_text(numbers(matrix))
+    (root / "TrainSplit.txt").write_text("sequence1\n")
+    (root / "TestSplit.txt").write_text("sequence2\n")
+    return root
+
+
 WRITERS = {
     "7scenes": write_7scenes,
     "cambridge": write_cambridge,

@@ -1,6 +1,7 @@
 """The network, its losses and its row-wise Adam against plain forms and numbers made by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
+from mspn_ros.network.account import parameter_account
 from mspn_ros.network.backbone import Architecture, Backbone, backbone_identity, load_pretrained
 from mspn_ros.network.coding import PoseCoding
-from mspn_ros.network.heads import LinearHead, SceneClassifier
-from mspn_ros.network.losses import FixedPoseLoss, LearnedPoseLoss, pose_l1, scene_loss
+from mspn_ros.network.heads import LinearHead
+from mspn_ros.network.losses import FixedPoseLoss, LearnedPoseLoss, TupleLoss, pose_l1, scene_loss
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import ConfigError, ModelError
 from mspn_ros.training.row_adam import RowAdam
@@ -153,12 +155,51 @@ def test_network_reads_the_true_scene_or_the_most_likely_one():
 
 def test_counts_of_the_paper():
     # Section 4: 22 million shared; (2048 + 1) * 7 = 14,343 a scene (6 pose rows, 1 logit).
-    backbone = Backbone(Architecture("resnet34", feature_size=2048))
-    shared = sum(p.numel() for p in backbone.parameters())
-    assert 22.0e6 < shared < 22.5e6
-    head, classifier = LinearHead(1, 2048, 6), SceneClassifier(1, 2048)
-    per_scene = sum(p.numel() for m in (head, classifier) for p in m.parameters())
-    assert per_scene == 14_343
+    account = parameter_account(Architecture("resnet34", feature_size=2048))
+    assert 22.0e6 < account.shared < 22.5e6
+    assert account.per_scene == 14_343
+    assert 22.0e6 < account.posenet < 22.5e6
+    assert account.ratio(10) == pytest.approx(0.10, abs=0.002)
+    assert account.ratio(100) == pytest.approx(0.01, abs=0.001)
+    # Section 4.1: no hidden layer, F = 512.
+    assert parameter_account(Architecture("resnet34")).per_scene == 513 * 7
+
+
+def test_a_shared_head_answers_alike_for_every_scene():
+    torch.manual_seed(0)
+    naive = MSPN(replace(SMALL, feature_size=32, neck="posenet"), 3, shared_head=True).eval()
+    image = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    first, last = (naive(image, torch.tensor([i, i])).pose_BP for i in (0, 2))
+    assert torch.equal(first, last)
+    assert naive.heads.row(0)["weight"].shape == (6, 32)
+    # PoseNet's hidden layer: nothing negative reaches the pose layer, half is dropped in training.
+    assert (naive.backbone(image) >= 0).all()
+    neck = naive.backbone.projection
+    pooled = torch.rand(1, neck[0].in_features)
+    kept = (neck.eval()(pooled) > 0).sum()
+    assert 0 < (neck.train()(pooled) > 0).sum() < kept
+
+
+def test_a_neck_leaves_the_ids_of_older_backbones_as_they_are():
+    assert "neck" not in SMALL.to_json()
+    posenet = replace(SMALL, feature_size=32, neck="posenet")
+    assert Architecture.from_json(posenet.to_json()) == posenet
+    with pytest.raises(ConfigError, match="neck posenet needs a feature_size"):
+        replace(SMALL, neck="posenet")
+    with pytest.raises(ModelError, match="neck 'wide' is not linear or posenet"):
+        Architecture.from_json(SMALL.to_json() | {"neck": "wide"})
+
+
+def test_the_tuple_loss_adds_the_loss_of_motions():
+    # Two tuples of three frames; absolute errors are all 1, motions are right in the first tuple
+    # and off by 2 per step in the second.
+    target = torch.zeros(6, 6)
+    pose = torch.ones(6, 6)
+    pose[3:, 0] = torch.tensor([1.0, -1.0, 1.0])
+    loss = TupleLoss(FixedPoseLoss(2.0), FixedPoseLoss(5.0), frames=3)
+    absolute = 3 + 2.0 * 3
+    relative = (0 + 0 + 2 + 2) / 4
+    assert float(loss(pose, target, torch.zeros(6, dtype=torch.long))) == absolute + relative
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg11", "squeezenet1_1"])

@@ -1,4 +1,4 @@
-"""``mspn train`` and ``mspn evaluate``."""
+"""``mspn train``, ``mspn evaluate`` and ``mspn params``."""
 
 from __future__ import annotations
 
@@ -107,12 +107,14 @@ def _epoch_line(entry: dict[str, Any]) -> str:
         f"epoch {entry['epoch']}: loss {entry['loss']:.3f}, "
         f"{entry['images_per_second']:.0f} images/s, {100 * entry['data_wait']:.1f} % waiting"
     ]
-    parts += [
-        f"{v['scene']} {v['median_position']:.3f} / {v['median_rotation_deg']:.1f} deg, "
-        f"{100 * v['scene_accuracy']:.0f} % named"
-        for v in entry.get("validation", ())
-    ]
+    parts += [_held_out_note(score) for score in entry.get("validation", ())]
     return "; ".join(parts)
+
+
+def _held_out_note(score: dict[str, Any]) -> str:
+    errors = f"{score['median_position']:.3f} / {score['median_rotation_deg']:.1f} deg"
+    named = f", {100 * score['scene_accuracy']:.0f} % named" if "scene_accuracy" in score else ""
+    return f"{score['scene']} {errors}{named}"
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -164,3 +166,31 @@ def _references(arguments: argparse.Namespace, scenes: Any, rows: Any) -> dict[s
             scenes, arguments.split, Architecture(backbone), weights or "imagenet", update
         )
     return {name: make_table(answers, rows, name, oracle=True) for name, answers in found.items()}
+
+
+def params(arguments: argparse.Namespace) -> int:
+    """The parameter account: what scenes share, what each adds, and what PoseNets would cost."""
+    from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.network.account import parameter_account
+    from mspn_ros.network.backbone import Architecture
+
+    architecture = Architecture(arguments.backbone, arguments.feature_size)
+    account = parameter_account(architecture)
+    rows = [
+        ("backbone", f"{account.backbone:,}"),
+        ("projection to F", f"{account.projection:,}"),
+        ("shared by all scenes", f"{account.shared:,}"),
+        ("pose head", f"{account.head:,}"),
+        ("classifier row", f"{account.classifier_row:,}"),
+        ("added by each scene", f"{account.per_scene:,}"),
+        ("one PoseNet (FC 2048, ReLU)", f"{account.posenet:,}"),
+    ]
+    rows += [
+        (f"MSPN / PoseNets, {count} scenes", f"{100 * account.ratio(count):.2f} %")
+        for count in (1, 10, 100, 1000)
+    ]
+    feature_size = arguments.feature_size or "the backbone's own"
+    print_table(f"{arguments.backbone}, F = {feature_size}", ("part", "parameters"), rows)
+    if arguments.json:
+        write_json(arguments.json, account.to_json())
+    return 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.network.coding import PoseCoding
+from mspn_ros.records import ConfigError
 from mspn_ros.training.augment import Draw, draw, jitter, turned_labels
 from mspn_ros.training.config import TrainConfig
 from mspn_ros.training.distributed import World
@@ -52,10 +53,13 @@ def seed_of(*parts: int) -> int:
     return seed
 
 
-def epoch_batches(samples: Samples, config: TrainConfig, scenes: int, epoch: int) -> list[Tensor]:
+def epoch_batches(
+    samples: Samples, config: TrainConfig, scenes: int, epoch: int, processes: int = 1
+) -> list[Tensor]:
     """The batches of an epoch as sample indices; tuples lie side by side.
 
-    A last batch that is too small for BatchNorm (one image) is left out.
+    A last batch is left out if it is too small for BatchNorm (one image) or for the processes to
+    have a part each.
     """
     generator = torch.Generator().manual_seed(seed_of(config.seed, epoch))
     sampling = config.sampling
@@ -67,9 +71,15 @@ def epoch_batches(samples: Samples, config: TrainConfig, scenes: int, epoch: int
         count = -(-len(order) // sampling.tuple_frames)
         order = _tuples(samples, order[:count], sampling.tuple_frames, sampling.tuple_spacing)
     size = config.batch_size // sampling.tuple_frames * sampling.tuple_frames
-    batches = [part for part in torch.split(order, size) if len(part) > sampling.tuple_frames]
-    # Nothing is left of a set of one image; it is up to BatchNorm then.
-    return batches or [order]
+    least = max(2, processes * sampling.tuple_frames)
+    batches = [part for part in torch.split(order, size) if len(part) >= least]
+    if not batches:
+        raise ConfigError(
+            f"{len(samples)} training images, batch_size {config.batch_size}: not one batch holds "
+            f"the {least} images that {processes} process(es) need; use more frames or fewer "
+            "processes"
+        )
+    return batches
 
 
 def _balanced(samples: Samples, scenes: int, generator: torch.Generator) -> Tensor:

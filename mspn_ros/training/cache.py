@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ class ImagePack:
 
     ``pixels_P3`` uint8 holds all pixels, row by row, image by image; ``first_S`` is where an
     image starts, ``size_S2`` its (height, width), zeros for a broken one. ``problems`` says by
-    position what is wrong with the broken ones.
+    position what is wrong with the broken ones. ``digests`` are of the files' content.
     """
 
     key: str
@@ -50,6 +51,7 @@ class ImagePack:
     first_S: Tensor
     size_S2: Tensor
     problems: dict[int, str]
+    digests: tuple[bytes, ...]
 
 
 def cache_folder(setting: str) -> Path | None:
@@ -73,30 +75,24 @@ def open_pack(
     Raises:
         ConfigError: the folder cannot be written, or the disk is full.
     """
+    with ThreadPoolExecutor() as pool:
+        digests = tuple(pool.map(_content_digest, frames))
     if folder is None:
         parts: list[bytes] = []
         sizes, problems = _decode(frames, resize, parts.append, progress)
         pixels = np.frombuffer(bytearray(b"".join(parts)), np.uint8)
-        return _pack("", pixels, sizes, problems)
-    key = _key(frames, resize)
-    found = _map(folder, key, len(frames))
+        return _pack("", pixels, sizes, problems, digests)
+    key = hashlib.sha256(b"".join((f"{_FORMAT}|{resize}|".encode(), *digests))).hexdigest()[:32]
+    found = _map(folder, key, digests)
     if found is None:
         try:
-            found = _make(folder, key, frames, resize, progress)
+            found = _make(folder, key, frames, resize, digests, progress)
         except OSError as error:
             raise ConfigError(
                 f"{folder}: the image cache cannot be written ({error.strerror}); free space, or "
                 "set cache to another folder, or cache=none to keep images in memory"
             ) from error
     return found
-
-
-def _key(frames: Sequence[Frame], resize: int) -> str:
-    digest = hashlib.sha256(f"{_FORMAT}|{resize}|".encode())
-    with ThreadPoolExecutor() as pool:
-        for content in pool.map(_content_digest, frames):
-            digest.update(content)
-    return digest.hexdigest()[:32]
 
 
 def _content_digest(frame: Frame) -> bytes:
@@ -107,7 +103,7 @@ def _content_digest(frame: Frame) -> bytes:
         return bytes(32)
 
 
-def _map(folder: Path, key: str, count: int) -> ImagePack | None:
+def _map(folder: Path, key: str, digests: tuple[bytes, ...]) -> ImagePack | None:
     """The pack, if it is there and whole."""
     pixels_path, index_path = folder / f"{key}.u8", folder / f"{key}.json"
     try:
@@ -117,29 +113,38 @@ def _map(folder: Path, key: str, count: int) -> ImagePack | None:
         length = pixels_path.stat().st_size
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if len(sizes) != count or length != sum(h * w * 3 for h, w in sizes):
+    if len(sizes) != len(digests) or length != sum(h * w * 3 for h, w in sizes):
         return None
     # Mode "c": torch wants writable memory, and what a bug writes there stays in this process.
     pixels = np.memmap(pixels_path, np.uint8, "c") if length else np.zeros(0, np.uint8)
-    return _pack(key, pixels, sizes, problems)
+    return _pack(key, pixels, sizes, problems, digests)
 
 
 def _pack(
-    key: str, pixels: np.ndarray, sizes: list[tuple[int, int]], problems: dict[int, str]
+    key: str,
+    pixels: npt.NDArray[np.uint8],
+    sizes: list[tuple[int, int]],
+    problems: dict[int, str],
+    digests: tuple[bytes, ...],
 ) -> ImagePack:
     size_S2 = torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
     area_S = size_S2.prod(1)
     first_S = area_S.cumsum(0) - area_S
-    return ImagePack(key, torch.from_numpy(pixels).view(-1, 3), first_S, size_S2, problems)
+    return ImagePack(key, torch.from_numpy(pixels).view(-1, 3), first_S, size_S2, problems, digests)
 
 
 def _make(
-    folder: Path, key: str, frames: Sequence[Frame], resize: int, progress: Progress | None
+    folder: Path,
+    key: str,
+    frames: Sequence[Frame],
+    resize: int,
+    digests: tuple[bytes, ...],
+    progress: Progress | None,
 ) -> ImagePack:
     make_folder(folder)
     with locked(folder / f"{key}.lock"):
         # Another process may have made it while this one waited.
-        found = _map(folder, key, len(frames))
+        found = _map(folder, key, digests)
         if found is not None:
             return found
         part = folder / f"{key}.part"
@@ -154,7 +159,7 @@ def _make(
             raise
         index = {"format": _FORMAT, "resize": resize, "sizes": sizes, "problems": problems}
         write_whole(folder / f"{key}.json", json.dumps(index).encode())
-    found = _map(folder, key, len(frames))
+    found = _map(folder, key, digests)
     if found is None:
         raise ConfigError(f"{folder}: the pack {key} vanished while in use; start again")
     return found

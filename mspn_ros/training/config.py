@@ -152,7 +152,8 @@ class TrainConfig:
         device: auto, cpu, cuda or cuda:N.
         cache: folder of the decoded images; auto is mspn_ros below the user's cache folder, none
             keeps them in memory.
-        checkpoint_minutes: also write a checkpoint within an epoch after so many minutes.
+        checkpoint_minutes: also write a checkpoint within an epoch after so many minutes; 0
+            writes one after every step.
     """
 
     scenes: tuple[str, ...] = ()
@@ -221,7 +222,7 @@ def _check(config: TrainConfig) -> None:
     bounds = {
         "epochs": (config.epochs, 1, 100_000),
         "batch_size": (config.batch_size, 2, 65_536),
-        "checkpoint_minutes": (config.checkpoint_minutes, 0.01, 100_000),
+        "checkpoint_minutes": (config.checkpoint_minutes, 0, 100_000),
         "loss.scene_weight": (config.loss.scene_weight, 0, 1e6),
         "loss.beta": (config.loss.beta, 0, 1e9),
         "sampling.tuple_frames": (config.sampling.tuple_frames, 1, config.batch_size),

@@ -191,7 +191,7 @@ class Trainer:
         curves = None
         while self.progress.epoch < self.config.epochs:
             epoch = self.progress.epoch
-            plan = epoch_batches(samples, self.config, len(self.scenes), epoch)
+            plan = epoch_batches(samples, self.config, len(self.scenes), epoch, self.world.size)
             if self.world.leads and curves is None:
                 curves = Curves(output, epoch * len(plan) + self.progress.step)
             entry = self._run_epoch(model, loader, plan, curves)
@@ -279,8 +279,14 @@ class Trainer:
         if last or (progress.epoch + 1) % self.config.validation.every == 0:
             for name, samples in (("validation", self.val_samples), ("test", self.test_samples)):
                 if samples is not None and self.world.leads:
-                    entry[name] = [score.to_json() for score in self.judge(samples)]
+                    entry[name] = [self._score(score) for score in self.judge(samples)]
         return entry
+
+    def _score(self, held_out: HeldOut) -> dict[str, Any]:
+        fields = held_out.to_json()
+        if not self.config.loss.scene_weight:
+            del fields["scene_accuracy"]  # nobody taught it to name scenes
+        return fields
 
     def _report_nan(self, index_B: Tensor) -> None:
         names = [self.train_samples.frames[i].image_path for i in index_B.tolist()]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.datasets.base import SceneData
-from mspn_ros.records import BadFrame, DatasetError, Frame
+from mspn_ros.records import BadFrame, DatasetError, Frame, Pose
 from mspn_ros.training.cache import ImagePack, Progress, cache_folder, open_pack
 from mspn_ros.training.config import ValidationConfig
 
@@ -110,7 +110,10 @@ class FrameStore:
             done += len(frames)
 
     def take(self, frames_by_scene: Sequence[Sequence[Frame]]) -> tuple[Samples, list[BadFrame]]:
-        """Samples of the named frames; broken images are left out and returned with the reason.
+        """Samples of the named frames; unusable ones are left out and returned with the reason.
+
+        Unusable are broken images, and copies of an earlier image with another pose: one of the
+        two is wrong, and nothing in a single image could tell them apart.
 
         Raises:
             DatasetError: a scene was given frames, and none is usable; or there are none at all.
@@ -119,10 +122,15 @@ class FrameStore:
         bad: list[BadFrame] = []
         for scene, frames in enumerate(frames_by_scene):
             place = {frame.name: i for i, frame in enumerate(self._frames[scene])}
+            pack, seen = self.packs[scene], dict[bytes, Frame]()
             before = len(kept)
             for frame in frames:
                 i = place[frame.name]
-                if reason := self.packs[scene].problems.get(i):
+                first = seen.setdefault(pack.digests[i], frame)
+                if reason := pack.problems.get(i):
+                    bad.append(BadFrame(frame.name, frame.split, reason))
+                elif not _same_pose(first.pose, frame.pose):
+                    reason = f"{frame.image_path}: a copy of {first.name}, with another pose"
                     bad.append(BadFrame(frame.name, frame.split, reason))
                 else:
                     kept.append((scene, i, frame))
@@ -155,6 +163,12 @@ class FrameStore:
                 dtype=torch.float64,
             ),
         )
+
+
+def _same_pose(a: Pose, b: Pose) -> bool:
+    # q and -q are one rotation.
+    aligned = abs(float(a.quaternion @ b.quaternion))
+    return bool(np.allclose(a.position, b.position)) and aligned > 1 - 1e-9
 
 
 def _camera(frame: Frame, height: int, width: int) -> tuple[float, float, float, float]:
