@@ -11,7 +11,10 @@ from PIL import Image
 
 from mspn_ros.cli import main
 from mspn_ros.evaluation.paper.published import Cell, published
+from mspn_ros.evaluation.paper.settings import AS_PAPER, AS_PRESET, PAPER_SETTINGS
 from mspn_ros.evaluation.paper.tables import mean_cell, ratio
+from mspn_ros.paths import config_file
+from mspn_ros.training.config import load_config
 
 # One bears a name of the paper's, so that its cells stand beside ours.
 SCENES = ("fire", "hall", "lab")
@@ -135,6 +138,33 @@ def test_too_few_scenes_to_leave_one_out(command, capsys, tmp_path):
     arguments = ["--data", str(tmp_path / "only"), *arguments[2:]]
     assert main(["reproduce", "table5", *arguments]) == 1
     assert "1 scenes are too few to leave one out" in capsys.readouterr().err
+
+
+def test_all_settings_turned_back_are_the_papers_recipe():
+    default, paper = (config_file(f"{name}.yaml") for name in ("default", "paper"))
+    every = [setting for group in PAPER_SETTINGS.values() for setting in group]
+    # Not of the recipe: how long, in which precision, and what is held out.
+    same = ["epochs=100", "precision=float32", "validation.fraction=0"]
+    assert load_config(default, [*every, *same]) == load_config(paper)
+    # None is there in vain.
+    for group in PAPER_SETTINGS.values():
+        assert load_config(default, group) != load_config(default)
+
+
+def test_the_settings_are_judged_on_held_out_blocks_and_on_test(command, tmp_path):
+    arguments, _ = command
+    write_walk(tmp_path / "hall", train=20, test=3)
+    asked = ["--data", str(tmp_path / "hall"), *arguments[2:4], "--epochs", "1"]
+    held = ["--set", "validation.fraction=0.2", "validation.blocks=1"]
+    output = ["--output", str(tmp_path / "out")]
+    assert main(["reproduce", "settings", *asked, *held, *output]) == 0
+    result = json.loads((tmp_path / "out" / "reproduce.json").read_text())["settings"]
+    for part in ("held_out", "test"):
+        assert list(result[part]["ours"]) == [AS_PRESET, *PAPER_SETTINGS, AS_PAPER]
+        assert all("hall" in row for row in result[part]["ours"].values())
+    # The tiny preset jitters no colours as it is; its batches are of 6.
+    ours = result["held_out"]["ours"]
+    assert ours["no colour jitter"] == ours[AS_PRESET] != ours["batches of 64"]
 
 
 def test_the_papers_tables_are_carried_whole():

@@ -33,7 +33,8 @@ class Run:
 
     ``start`` is the run whose backbone it begins with (None: the preset's weights).
     ``transfer_epochs`` makes it one of section 5.4: a constant learning rate, and errors on the
-    test split after every epoch.
+    test split after every epoch. ``settings`` come after those of the experiment, ``label`` says
+    what they are about.
     """
 
     method: str
@@ -41,6 +42,8 @@ class Run:
     seed: int = 0
     start: Run | None = None
     transfer_epochs: int | None = None
+    settings: tuple[str, ...] = ()
+    label: str = ""
 
     @property
     def title(self) -> str:
@@ -48,6 +51,7 @@ class Run:
         parts = [self.method, "+".join(self.scenes) if len(self.scenes) < 3 else "many"]
         if self.transfer_epochs is not None:
             parts.append("from-mspn" if self.start else "from-weights")
+        parts += [self.label.replace(" ", "_")] if self.label else []
         return "-".join([*parts, f"seed{self.seed}"])
 
 
@@ -81,6 +85,7 @@ class Experiment:
                 "validation.every=1",
                 "validation.track_test=true",
             ]
+        overrides += run.settings
         config = load_config(self.preset, overrides, method_file(run.method))
         scenes = tuple(f"{name}={self.scenes[name].root}" for name in run.scenes)
         config = replace(config, scenes=scenes)

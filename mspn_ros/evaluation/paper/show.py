@@ -25,6 +25,8 @@ def blocks(table: PaperTable) -> Iterator[Block]:
         if paper.get(method):
             rows += _rows(f"{method}, paper", paper[method], names)
     yield f"{table.name}: {table.title}; {table.note}", header, rows
+    if not table.paper:
+        return
     others = tuple(dict.fromkeys(scene for row in table.paper.values() for scene in row))
     if not set(others) <= set(names):
         yield (
@@ -60,12 +62,17 @@ def _text(cell: Cell | None) -> str:
 
 def ratio_lines(table: PaperTable) -> list[str]:
     """One sentence per comparison: errors of a method over another's, here and in the paper."""
-    return [
-        f"{_label(method)} / {_label(other)}: "
-        f"position {_part(ours, 0)} (paper {_part(theirs, 0)}), "
-        f"rotation {_part(ours, 1)} (paper {_part(theirs, 1)}), geometric means over scenes"
-        for method, other, ours, theirs in table.ratios()
-    ]
+    lines = []
+    for method, other, ours, theirs in table.ratios():
+        position, rotation = (_part(ours, i) for i in (0, 1))
+        if table.paper:
+            position += f" (paper {_part(theirs, 0)})"
+            rotation += f" (paper {_part(theirs, 1)})"
+        lines.append(
+            f"{_label(method)} / {_label(other)}: position {position}, rotation {rotation}, "
+            "geometric means over scenes"
+        )
+    return lines
 
 
 def _part(ratio: Ratio, i: int) -> str:

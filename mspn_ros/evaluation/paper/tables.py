@@ -110,7 +110,8 @@ class Tables:
     def __init__(self, experiment: Experiment, names: Sequence[str], seeds: Sequence[int]) -> None:
         self.experiment, self.names, self.seeds = experiment, tuple(names), tuple(seeds)
 
-    def _scores(self, run: Run, key: str = "oracle") -> dict[str, Cell]:
+    def scores(self, run: Run, key: str = "oracle") -> dict[str, Cell]:
+        """A run's test errors by scene; ``key`` is "oracle" or "end_to_end"."""
         scenes = self.experiment.result(run)[key]["scenes"]
         return {
             name: Cell(
@@ -121,17 +122,25 @@ class Tables:
             for name, score in scenes.items()
         }
 
+    def held_out(self, run: Run) -> dict[str, Cell]:
+        """A run's last errors on blocks cut from train, by scene that has some; scene known."""
+        last = self.experiment.result(run)["history"][-1].get("validation", [])
+        return {
+            score["scene"]: Cell(score["median_position"], score["median_rotation_deg"])
+            for score in last
+        }
+
     def single(self, method: str) -> dict[str, Cell]:
         """One network a scene."""
         cells = {}
         for name in self.names:
             runs = [Run(method, (name,), seed) for seed in self.seeds]
-            cells[name] = mean_cell([self._scores(run)[name] for run in runs])
+            cells[name] = mean_cell([self.scores(run)[name] for run in runs])
         return cells
 
     def joint(self, method: str, names: Sequence[str], key: str = "oracle") -> dict[str, Cell]:
         """One network for all scenes of ``names``."""
-        found = [self._scores(Run(method, tuple(names), seed), key) for seed in self.seeds]
+        found = [self.scores(Run(method, tuple(names), seed), key) for seed in self.seeds]
         return {name: mean_cell([cells[name] for cells in found]) for name in names}
 
     def without(self, scene: str) -> tuple[str, ...]:
