@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import CENTRES, look_at, write_7scenes, write_colmap
+from dataset_files import CENTRES, look_at, write_7scenes, write_colmap, write_walk
 from PIL import Image
 
-from mspn_ros.datasets import SceneData, read_scene
+from mspn_ros.datasets import SceneData, read_scene, verify_images
 from mspn_ros.evaluation.inspection import draw_top_view, inspect_scene, up_direction
 from mspn_ros.geometry import matrix_to_pose, pose_to_matrix
 from mspn_ros.records import BadFrame, ConfigError
@@ -147,3 +147,14 @@ def test_real_scenes_have_their_extent_and_vehicles_look_ahead(name, extent, ahe
     moving = lengths > np.median(lengths)
     along = (steps * matrices[:-1, :3, 2]).sum(1)[moving] / lengths[moving]
     assert np.median(along) > 0.7
+
+
+def test_test_images_that_are_copies_of_training_images_are_noted(tmp_path):
+    scene = read_scene(write_walk(tmp_path / "walk"))
+    assert verify_images(scene).notes == scene.notes
+    train, test = scene.split("train"), scene.split("test")
+    test[1].image_path.write_bytes(train[3].image_path.read_bytes())
+    assert verify_images(scene).notes[-1] == (
+        f"1 test images are copies of train images (first: {test[1].name}); "
+        "errors on them say nothing"
+    )

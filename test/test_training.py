@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from training_tools import TINY, train
 
 from mspn_ros import metrics
 from mspn_ros.datasets.base import SceneData
@@ -16,7 +17,6 @@ from mspn_ros.evaluation.answers import make_table
 from mspn_ros.evaluation.evaluate import evaluate
 from mspn_ros.geometry import mean_quaternion, quaternion_multiply
 from mspn_ros.inference.localizer import Localizer
-from mspn_ros.network.backbone import Architecture
 from mspn_ros.paths import config_file
 from mspn_ros.records import ConfigError, Frame, MspnError, Pose
 from mspn_ros.store.backbone_file import load_backbone
@@ -25,8 +25,6 @@ from mspn_ros.training.augment import crop_turn, jitter
 from mspn_ros.training.checkpoint import CHECKPOINT_FILE, flatten_state, restore_state
 from mspn_ros.training.config import (
     AugmentConfig,
-    CodingConfig,
-    OptimizerConfig,
     TrainConfig,
     ValidationConfig,
     load_config,
@@ -37,19 +35,6 @@ from mspn_ros.training.row_adam import RowAdam
 from mspn_ros.training.samples import cut_validation
 
 pytest.importorskip("pyvista", reason="pyvista is not installed (extra 'synthetic')")
-
-TINY = TrainConfig(
-    architecture=Architecture("mobilenet_v3_small", resize=72, crop=64),
-    weights="none",
-    epochs=3,
-    batch_size=16,
-    optimizer=OptimizerConfig(
-        backbone_lr=1e-3, head_lr=4e-3, loss_lr=1e-2, schedule="cosine", warmup_epochs=1
-    ),
-    augment=AugmentConfig("center", False, 0.2, 0.2, 0.2),
-    coding=CodingConfig(True, True),
-    validation=ValidationConfig(fraction=0.05, every=1000),
-)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +64,6 @@ def learning(tmp_path_factory):
     weights = tmp_path_factory.mktemp("weights") / "backbone.safetensors"
     save_file(backbone.network.state_dict(), weights)
     return {"architecture": backbone.architecture, "weights": str(weights), "epochs": 10}
-
-
-def train(rooms, output, **changes):
-    trainer = Trainer(replace(TINY, output=str(output), **changes), rooms)
-    trainer.run()
-    return trainer
 
 
 def medians(rooms, model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from mspn_ros.datasets.nerfstudio import NerfstudioReader
 from mspn_ros.datasets.sevenscenes import SevenScenesReader
 from mspn_ros.datasets.tum import TumReader
 from mspn_ros.images import read_image
-from mspn_ros.records import UNKNOWN_SCENE, BadFrame, DatasetError, ImageError
+from mspn_ros.records import UNKNOWN_SCENE, BadFrame, DatasetError, Frame, ImageError
 
 __all__ = ["READERS", "ReaderOptions", "SceneData", "detect_format", "read_scene", "verify_images"]
 
@@ -93,20 +94,33 @@ def verify_images(
 ) -> SceneData:
     """Decode every image; the scene with those that fail moved to ``bad``.
 
-    ``progress`` is called with (done, total) after each image.
+    Notes say how many images of one split are copies, byte by byte, of those of another: errors
+    on such a test frame only tell what was learned by heart. ``progress`` is called with
+    (done, total) after each image.
     """
     frames = []
     bad = list(scene.bad)
+    first_of: dict[bytes, Frame] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
     for done, frame in enumerate(scene.frames, 1):
         try:
             read_image(frame.image_path)
             frames.append(frame)
+            digest = hashlib.sha256(frame.image_path.read_bytes()).digest()
+            first = first_of.setdefault(digest, frame)
+            if first.split != frame.split:
+                shared.setdefault((frame.split, first.split), []).append(frame.name)
         except ImageError as error:
             reason = str(error).removeprefix(str(frame.image_path)).lstrip(": ")
             bad.append(BadFrame(frame.name, frame.split, reason))
         if progress is not None:
             progress(done, len(scene.frames))
-    return replace(scene, frames=tuple(frames), bad=tuple(bad))
+    notes = tuple(
+        f"{len(names)} {split} images are copies of {other} images (first: {names[0]}); "
+        "errors on them say nothing"
+        for (split, other), names in shared.items()
+    )
+    return replace(scene, frames=tuple(frames), bad=tuple(bad), notes=(*scene.notes, *notes))
 
 
 @contextmanager
