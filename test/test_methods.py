@@ -11,9 +11,10 @@ from training_tools import TINY, train
 
 from mspn_ros.datasets.scene_set import load_scene_set
 from mspn_ros.evaluation.evaluate import evaluate
+from mspn_ros.images import read_image
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.losses import TupleLoss
-from mspn_ros.records import ConfigError
+from mspn_ros.records import UNKNOWN_SCENE, ConfigError
 from mspn_ros.training.config import LossConfig, SamplingConfig, ValidationConfig
 from mspn_ros.training.finish import write_model
 from mspn_ros.training.loop import Trainer
@@ -74,7 +75,12 @@ def test_mapnet_and_the_naive_network_learn_and_end_in_usable_models(tmp_path):
     shared = {"architecture": posenet, "shared_head": True, "loss": LossConfig(scene_weight=0)}
     shared["validation"] = ValidationConfig(fraction=0.0)
     naive = train(scenes, tmp_path / "naive", **shared)
-    rows = Localizer.load(write_model(naive), "cpu").rows
+    localizer = Localizer.load(write_model(naive), "cpu")
+    rows = localizer.rows
+    # Nobody taught it to name scenes: it answers where it is told, and else says so.
+    image = read_image(scenes[0].frames[0].image_path)
+    assert localizer.localize([image])[0].scene == UNKNOWN_SCENE
+    assert localizer.localize([image], scene="walk")[0].known
     np.testing.assert_array_equal(*(row.head_tensors["weight"] for row in rows))
     np.testing.assert_array_equal(*(row.position_offset for row in rows))
     mapnet = train(

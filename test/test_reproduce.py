@@ -103,9 +103,13 @@ def test_a_finished_run_is_not_done_again_and_another_setting_is_another_run(don
 
 
 def test_the_papers_numbers_stand_beside_ours(done, command, capsys):
-    arguments, _ = command
+    arguments, output = command
     assert main(["reproduce", "table1", "table7", *arguments]) == 0
     printed = capsys.readouterr().out
+    # No cell is cut off, whatever the terminal's width.
+    assert "…" not in printed
+    text = (output / "reproduce.md").read_text()
+    assert "| mspn oracle, paper | 0.29 / 10.5 | - | - |" in text
     # Fire is in our scene set: its cells are in our table too; the whole table follows.
     assert "mspn oracle, paper" in printed
     assert "table1 in the paper" in printed

@@ -55,6 +55,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     from mspn_ros.evaluation.paper.runs import Experiment
     from mspn_ros.evaluation.paper.settings import settings_tables
     from mspn_ros.evaluation.paper.tables import Tables
+    from mspn_ros.store.files import write_whole
 
     if arguments.epochs is not None and arguments.epochs < 1:
         raise ConfigError(f"--epochs {arguments.epochs} is not at least 1")
@@ -75,19 +76,21 @@ def reproduce(arguments: argparse.Namespace) -> int:
     )
     tables = Tables(experiment, [scene.name for scene in scenes], arguments.seeds)
     results: dict[str, Any] = {}
+    text: list[str] = []
     for what in arguments.what:
         if what in TABLE_NAMES:
             table = tables.table(int(what.removeprefix("table")))
-            show_table(table)
+            text.append(show_table(table))
             results[what] = table.to_json()
         elif what == SETTINGS:
             both = settings_tables(tables)
-            show_table(both.held_out)
-            show_table(both.test)
+            text += [show_table(both.held_out), show_table(both.test)]
             results[what] = both.to_json()
         else:
             results[what] = _figure(tables, what, [scene.name for scene in more], arguments.output)
     write_json(arguments.json or arguments.output / "reproduce.json", results)
+    write_whole(arguments.output / "reproduce.md", "\n".join(text).encode())
+    notes.print(f"tables as Markdown and JSON: {arguments.output}")
     return 0
 
 
@@ -100,11 +103,12 @@ def _figure(tables: Tables, what: str, more: list[str], output: Path) -> dict[st
     return values
 
 
-def show_table(table: PaperTable) -> None:
-    """Ours, the paper's, and the ratios of both."""
-    from mspn_ros.evaluation.paper.show import blocks, ratio_lines
+def show_table(table: PaperTable) -> str:
+    """Print ours, the paper's, and the ratios of both; returns them as Markdown."""
+    from mspn_ros.evaluation.paper.show import blocks, markdown, ratio_lines
 
     for title, header, rows in blocks(table):
         print_table(title, header, rows)
     for line in ratio_lines(table):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
+    return markdown(table)

@@ -111,6 +111,11 @@ def _row(
     members = samples.of_scene(index)
     low, high = np.percentile(samples.position_S3[members].numpy(), (5, 95), axis=0)
     classifier = trainer.network.classifier.rows.row(index)
+    threshold = acceptance_threshold(held_out)
+    if not trainer.config.loss.scene_weight and len(trainer.scenes) > 1:
+        # Nobody taught it to name scenes: it must be told, or say "unknown", never guess.
+        classifier = {name: torch.zeros_like(tensor) for name, tensor in classifier.items()}
+        threshold = 1.0
     s_t, s_q = 0.0, 0.0
     if isinstance(loss, LearnedPoseLoss):
         s_t, s_q = float(loss.s_t[head].detach()), float(loss.s_q[head].detach())
@@ -131,7 +136,7 @@ def _row(
         s_q=s_q,
         feature_mean=feature_SF.mean(0).numpy(),
         feature_std=feature_SF.std(0, correction=0).numpy(),
-        acceptance_threshold=acceptance_threshold(held_out),
+        acceptance_threshold=threshold,
         held_out=held_out.errors if held_out else None,
         frames=len(members),
         box_low=low,

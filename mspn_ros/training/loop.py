@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -37,6 +36,7 @@ from mspn_ros.training.checkpoint import (
 from mspn_ros.training.config import TrainConfig
 from mspn_ros.training.curves import Curves
 from mspn_ros.training.distributed import World
+from mspn_ros.training.errors import TrainingErrors
 from mspn_ros.training.held_out import HeldOut, judge
 from mspn_ros.training.learner import Learner, make_optimizers
 from mspn_ros.training.samples import FrameStore, Samples, cut_validation
@@ -210,7 +210,7 @@ class Trainer:
     ) -> dict[str, Any]:
         progress, config = self.progress, self.config
         self.learner.train()
-        errors = _TrainingErrors(self._extents, self.train_samples, self.coding)
+        errors = TrainingErrors(self._extents, self.train_samples, self.coding)
         behind: tuple[Batch, Tensor, Tensor] | None = None
         waited_before = loader.waited_s - progress.waited_s
         started = time.perf_counter() - progress.seconds
@@ -266,7 +266,7 @@ class Trainer:
             optimizer.step()
         return world.sum(loss.detach() * weight), pose_BP
 
-    def _epoch_entry(self, errors: _TrainingErrors) -> dict[str, Any]:
+    def _epoch_entry(self, errors: TrainingErrors) -> dict[str, Any]:
         progress = self.progress
         entry: dict[str, Any] = {
             "epoch": progress.epoch + 1,
@@ -325,43 +325,3 @@ class Trainer:
         found = load_checkpoint(folder, self._identity, self.learner, self.optimizers)
         self.progress = found or Progress()
         return found is not None
-
-
-class _TrainingErrors:
-    """Errors on training images as they come, by this process: for display and history."""
-
-    def __init__(self, extents: list[float], samples: Samples, coding: PoseCoding) -> None:
-        self._extents, self._samples, self._coding = np.array(extents), samples, coding
-        self._scene: list[Any] = []
-        self._position: list[Any] = []
-        self._rotation: list[Any] = []
-
-    def add(self, batch: Batch, pose_BP: Tensor) -> tuple[float, float]:
-        """Take in a batch; its median position error in percent of extent, rotation in degrees."""
-        scene_B = self._samples.scene_S[batch.index_B]
-        position, quaternion = self._coding.decode(pose_BP.cpu(), scene_B)
-        true = self._samples.position_S3[batch.index_B].numpy()
-        self._scene.append(scene_B.numpy())
-        self._position.append(metrics.position_error(position.numpy(), true))
-        self._rotation.append(
-            metrics.rotation_error_deg(quaternion.numpy(), batch.quaternion_B4.numpy())
-        )
-        percent = 100 * self._position[-1] / self._extents[self._scene[-1]]
-        return float(np.median(percent)), float(np.median(self._rotation[-1]))
-
-    def by_scene(self, names: list[str]) -> list[dict[str, Any]]:
-        """Medians of the epoch, since its start or since it was resumed."""
-        if not self._scene:
-            return []
-        scene, position, rotation = map(
-            np.concatenate, (self._scene, self._position, self._rotation)
-        )
-        return [
-            {
-                "scene": name,
-                "median_position": float(np.median(position[scene == i])),
-                "median_rotation_deg": float(np.median(rotation[scene == i])),
-            }
-            for i, name in enumerate(names)
-            if (scene == i).any()
-        ]
