@@ -44,12 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(add("train", "Learn a backbone and a scene bank.", learn.train))
     _add_evaluate(add("evaluate", "Judge a model on a dataset's split.", learn.evaluate))
     _add_replay(add("replay", "Run a bag through a model, offline or live over DDS.", run.replay))
-    paper = add(
-        "reproduce", "Run the paper's experiments and print its tables.", reproduce.reproduce
-    )
-    reproduce.add_reproduce_arguments(paper)
-    _json(paper)
-    _output(paper, "runs/paper")
+    paper = "Run the paper's experiments and print its tables."
+    _add_reproduce(add("reproduce", paper, reproduce.reproduce))
     params = add("params", "Count parameters: shared, per scene, against PoseNets.", learn.params)
     params.add_argument(
         "--backbone", default="resnet34", help="torchvision name (default resnet34)"
@@ -87,7 +83,20 @@ def _data(parser: argparse.ArgumentParser) -> None:
         metavar="SCENES",
         help="scene set: name=path, a folder, or a YAML file",
     )
+
+
+def _split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="which frames (default test)")
+
+
+def _set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override settings, as in epochs=10 optimizer.head_lr=1e-3",
+    )
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -100,18 +109,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override settings, as in epochs=10 optimizer.head_lr=1e-3",
-    )
+    _set(parser)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     _data(parser)
+    _split(parser)
     parser.add_argument("--oracle", action="store_true", help="tell the model the true scene")
     parser.add_argument(
         "--paper", action="store_true", help="compare raw numbers of wrong scenes as well"
@@ -137,6 +141,30 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     _output(parser, "runs/replay")
 
 
+def _add_reproduce(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        nargs="+",
+        choices=reproduce.WHAT,
+        metavar="WHAT",
+        help="table1 to table8, figure2, figure3 (all of the paper), or settings: what the preset "
+        "gains over the paper's recipe, setting by setting",
+    )
+    _data(parser)
+    parser.add_argument(
+        "--more-data", nargs="+", metavar="SCENES", help="the second dataset of figure 3"
+    )
+    parser.add_argument("--preset", default="paper", help="preset or YAML file (default paper)")
+    parser.add_argument("--epochs", type=int, help="instead of the preset's")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="cells are means over them (default 0)"
+    )
+    _set(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    _json(parser)
+    _output(parser, "runs/paper")
+
+
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folder, name=path or YAML file")
     parser.add_argument("--format", help="instead of detecting it")
@@ -155,6 +183,7 @@ def _add_dataset(commands: Any) -> None:
     bag = kinds.add_parser("to-bag", help="Write frames and true poses as a rosbag.")
     bag.set_defaults(command=data.to_bag)
     _data(bag)
+    _split(bag)
     bag.add_argument(
         "--out", type=Path, required=True, help="folder (mcap), or a .mcap, .db3 or .bag file"
     )

@@ -16,36 +16,7 @@ if TYPE_CHECKING:
 TABLE_NAMES = tuple(f"table{number}" for number in range(1, 9))
 FIGURE_NAMES = ("figure2", "figure3")
 SETTINGS = "settings"
-
-_WHAT = (
-    "table1 to table8, figure2, figure3 (all of the paper), or settings: what the preset gains "
-    "over the paper's recipe, setting by setting"
-)
-
-
-def add_reproduce_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to reproduce, on which data, by which settings."""
-    names = (*TABLE_NAMES, *FIGURE_NAMES, SETTINGS)
-    parser.add_argument("what", nargs="+", choices=names, metavar="WHAT", help=_WHAT)
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="SCENES",
-        help="scene set: name=path, a folder, or a YAML file",
-    )
-    parser.add_argument(
-        "--more-data", nargs="+", metavar="SCENES", help="the second dataset of figure 3"
-    )
-    parser.add_argument("--preset", default="paper", help="preset or YAML file (default paper)")
-    parser.add_argument("--epochs", type=int, help="instead of the preset's")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], help="cells are means over them"
-    )
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="override settings of all runs"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+WHAT = (*TABLE_NAMES, *FIGURE_NAMES, SETTINGS)
 
 
 def reproduce(arguments: argparse.Namespace) -> int:

@@ -128,7 +128,7 @@ class Experiment:
         if METHODS[run.method].single_scene and len(run.scenes) > 1:
             raise ConfigError(f"{run.method} learns one scene a network, not {len(run.scenes)}")
         folder = make_folder(self.folder(run))
-        with locked(folder / "lock"):
+        with locked(folder / ".lock"):
             done = _read_result(folder, run.transfer_epochs)
             if done is None:
                 if run.start is not None:
