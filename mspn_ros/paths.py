@@ -1,9 +1,11 @@
-"""Where the data shipped with the package lies: in a checkout, a pip or a colcon installation."""
+"""Where shipped files lie (in a checkout, a pip or a colcon installation), and what files hold."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from mspn_ros.records import ConfigError
@@ -17,6 +19,23 @@ def package_file(*parts: str) -> Path:
     Nothing is said about whether it exists: the reader names what is missing.
     """
     return PACKAGE.joinpath(*parts)
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file's content, 32 bytes; zeros for a file that cannot be read.
+
+    A file is read once per process, unless its size or time stamp changes.
+    """
+    try:
+        status = path.stat()
+        return _digest_of(path, status.st_size, status.st_mtime_ns)
+    except OSError:
+        return bytes(32)
+
+
+@cache
+def _digest_of(path: Path, size: int, mtime_ns: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def make_folder(path: Path) -> Path:

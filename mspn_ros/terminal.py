@@ -16,7 +16,7 @@ notes = Console(stderr=True)
 
 
 @contextmanager
-def progress_bar(text: str) -> Iterator[Callable[..., None]]:
+def progress_bar(text: str, shown: bool = True) -> Iterator[Callable[..., None]]:
     """A bar on stderr; yields ``update(done, total, note="")``. Gone when done."""
     columns = (
         TextColumn("{task.description}"),
@@ -25,7 +25,7 @@ def progress_bar(text: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=notes, transient=True) as progress:
+    with Progress(*columns, console=notes, transient=True, disable=not shown) as progress:
         task = progress.add_task(text, total=None, note="")
 
         def update(done: int, total: int, note: str = "") -> None:

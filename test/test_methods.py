@@ -9,6 +9,7 @@ import torch
 from dataset_files import write_walk
 from training_tools import TINY, train
 
+from mspn_ros.cli import main
 from mspn_ros.datasets.scene_set import load_scene_set
 from mspn_ros.evaluation.evaluate import evaluate
 from mspn_ros.images import read_image
@@ -18,6 +19,7 @@ from mspn_ros.records import UNKNOWN_SCENE, ConfigError
 from mspn_ros.training.config import LossConfig, SamplingConfig, ValidationConfig
 from mspn_ros.training.finish import write_model
 from mspn_ros.training.loop import Trainer
+from mspn_ros.training.row_adam import RowAdam
 
 
 def few_frames(folder, **changes):
@@ -92,3 +94,27 @@ def test_mapnet_and_the_naive_network_learn_and_end_in_usable_models(tmp_path):
     assert Localizer.load(write_model(mapnet), "cpu").rows[0].s_t == pytest.approx(
         float(mapnet.learner.pose_loss.absolute.s_t)
     )
+
+
+def test_a_method_for_one_scene_refuses_several(tmp_path, capsys):
+    scenes = [f"{name}={write_walk(tmp_path / name)}" for name in ("hall", "lab")]
+    assert main(["train", "paper", "--method", "posenet", "--scenes", *scenes]) == 1
+    assert "posenet learns one scene a network, not 2" in capsys.readouterr().err
+
+
+def test_a_row_whose_bias_gradients_cancel_still_learns():
+    # Two images that pull a layer's biases in opposite directions: the layer was there.
+    weight, bias = (torch.nn.Parameter(torch.ones(2, *s)) for s in ((6, 3), (6,)))
+    adam = RowAdam([weight, bias], lr=0.1)
+    for step in range(2):
+        weight.grad, bias.grad = torch.zeros(2, 6, 3), torch.zeros(2, 6)
+        weight.grad[0] = 1.0
+        bias.grad[0] = float(step == 0)
+        adam.step()
+    plain = torch.nn.Parameter(torch.ones(6))
+    reference = torch.optim.Adam([plain], lr=0.1)
+    for gradient in (1.0, 0.0):
+        plain.grad = torch.full((6,), gradient)
+        reference.step()
+    torch.testing.assert_close(bias[0], plain)
+    assert (bias[1] == 1).all()

@@ -3,16 +3,23 @@ what is printed beside the paper's numbers."""
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from dataset_files import write_walk
 from PIL import Image
+from safetensors.torch import save_file
 
 from mspn_ros.cli import main
+from mspn_ros.datasets.scene_set import load_scene_set
 from mspn_ros.evaluation.paper.published import Cell, published
+from mspn_ros.evaluation.paper.runs import Experiment, Run
 from mspn_ros.evaluation.paper.settings import AS_PAPER, AS_PRESET, PAPER_SETTINGS
 from mspn_ros.evaluation.paper.tables import mean_cell, ratio
+from mspn_ros.network.backbone import Backbone
 from mspn_ros.paths import config_file
 from mspn_ros.training.config import load_config
 
@@ -132,6 +139,71 @@ def test_a_damaged_result_is_named(done, command, capsys):
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert str(path) in error
         assert "delete its folder" in error
+    finally:
+        path.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    "setting", ["loss.scene_weight=0.5", "sampling.tuple_frames=1", "seed=7", "device=cpu"]
+)
+def test_settings_that_would_change_a_method_are_refused(command, setting, capsys):
+    # Two columns of a table would be the same network, or a seed be ignored, without a word.
+    arguments, _ = command
+    assert main(["reproduce", "table1", *arguments, "--set", setting]) == 1
+    assert f"--set {setting}: every run sets this for itself" in capsys.readouterr().err
+
+
+def test_a_scene_without_test_frames_is_told_before_anything_is_trained(command, tmp_path, capsys):
+    arguments, output = command
+    write_walk(tmp_path / "hall", train=8, test=1)
+    (tmp_path / "hall" / "TestSplit.txt").unlink()
+    before = runs(output)
+    asked = ["--data", str(tmp_path / "hall"), *arguments[2:]]
+    assert main(["reproduce", "table1", *asked]) == 1
+    assert "no frames in split 'test'" in capsys.readouterr().err
+    assert runs(output) == before
+
+
+def test_changed_images_and_changed_weights_make_other_runs(command, done):
+    arguments, output = command
+    preset = load_config(Path(arguments[3]))
+    scenes = {scene.name: scene for scene in load_scene_set([arguments[1]])}
+    experiment = Experiment(scenes, output, Path(arguments[3]), epochs=2)
+    run = Run("mspn", SCENES)
+    first = experiment.digest(run)
+    assert (experiment.folder(run) / "result.json").is_file()
+    path = scenes["lab"].split("test")[0].image_path
+    content = path.read_bytes()
+    try:
+        Image.new("RGB", (96, 72)).save(path)
+        assert experiment.digest(run) != first
+    finally:
+        path.write_bytes(content)
+    assert experiment.digest(run) == first
+    weights = output / "weights.safetensors"
+    digests = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(Backbone(preset.architecture).network.state_dict(), weights)
+        given = replace(experiment, settings=(f"weights={weights}",))
+        digests.append(given.digest(run))
+    assert len({first, *digests}) == 3
+
+
+def test_a_run_made_by_other_defaults_is_not_taken_for_this_one(command, done, capsys):
+    arguments, output = command
+    path = next(output.glob("mspn-many*/result.json"))
+    whole = path.read_text()
+    result = json.loads(whole)
+    result["config"]["augment"]["crop"] = "center"
+    try:
+        path.write_text(json.dumps(result))
+        assert main(["reproduce", "table7", *arguments]) == 1
+        assert "made by other defaults of augment" in capsys.readouterr().err
+        # A setting that did not exist then had its default.
+        result["config"]["augment"] = {}
+        path.write_text(json.dumps(result))
+        assert main(["reproduce", "table7", *arguments]) == 0
     finally:
         path.write_text(whole)
 

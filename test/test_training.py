@@ -205,6 +205,17 @@ def test_a_nan_loss_names_the_files_and_keeps_the_checkpoint(rooms, tmp_path):
     assert ".color.jpg" in (tmp_path / "nan_batch.txt").read_text()
 
 
+def test_weights_spoiled_by_the_last_step_are_never_saved(rooms, tmp_path):
+    # Its loss was finite and its gradients were not: no later loss would show it.
+    few = [replace(room, frames=room.split("train")[:8]) for room in rooms]
+    config = replace(TINY, epochs=1, output=str(tmp_path), validation=ValidationConfig(0.0))
+    trainer = Trainer(replace(config, batch_size=64), few)
+    trainer.network.heads.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(MspnError, match="weights are not finite after 0 epochs and 1 steps"):
+        trainer.run()
+    assert not (tmp_path / CHECKPOINT_FILE).exists()
+
+
 def test_the_model_tells_where_it_comes_from(rooms, learned):
     localizer = Localizer.load(learned, "cpu")
     assert localizer.provenance["config"]["seed"] == 0

@@ -24,7 +24,7 @@ def train(arguments: argparse.Namespace) -> int:
     from mspn_ros.training.distributed import joined_world
     from mspn_ros.training.finish import write_model
     from mspn_ros.training.loop import Trainer, Watch
-    from mspn_ros.training.methods import method_file
+    from mspn_ros.training.methods import check_scene_count, method_file
 
     path = preset_file(arguments.config)
     overrides = list(arguments.set)
@@ -38,8 +38,10 @@ def train(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{path}: names no scenes; pass --scenes name=path ...")
     make_folder(Path(config.output))
     scenes = load_scene_set(config.scenes)
+    if arguments.method:
+        check_scene_count(arguments.method, len(scenes))
     with joined_world(config.device) as (world, device):
-        with progress_bar("reading images") as update:
+        with progress_bar("reading images", world.leads) as update:
             trainer = Trainer(config, scenes, Watch(loading=update), world, device)
         if world.leads:
             _tell_start(trainer)
@@ -65,7 +67,7 @@ def run_with_progress(trainer: Trainer) -> None:
     """``trainer.run()`` with a progress bar, and a line per epoch on stderr."""
     from mspn_ros.training.loop import Watch
 
-    with progress_bar("training") as update:
+    with progress_bar("training", trainer.world.leads) as update:
 
         def show(step: Step) -> None:
             done = step.epoch * step.steps + step.step

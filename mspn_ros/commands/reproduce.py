@@ -45,6 +45,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         begin=lambda title: notes.print(f"training {title}", highlight=False),
         train=run_with_progress,
     )
+    experiment.check()
     tables = Tables(experiment, [scene.name for scene in scenes], arguments.seeds)
     results: dict[str, Any] = {}
     text: list[str] = []

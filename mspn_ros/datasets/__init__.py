@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from mspn_ros.datasets.nerfstudio import NerfstudioReader
 from mspn_ros.datasets.sevenscenes import SevenScenesReader
 from mspn_ros.datasets.tum import TumReader
 from mspn_ros.images import read_image
+from mspn_ros.paths import file_digest
 from mspn_ros.records import UNKNOWN_SCENE, BadFrame, DatasetError, Frame, ImageError
 
 __all__ = ["READERS", "ReaderOptions", "SceneData", "detect_format", "read_scene", "verify_images"]
@@ -100,27 +100,30 @@ def verify_images(
     """
     frames = []
     bad = list(scene.bad)
-    first_of: dict[bytes, Frame] = {}
-    shared: dict[tuple[str, str], list[str]] = {}
     for done, frame in enumerate(scene.frames, 1):
         try:
             read_image(frame.image_path)
             frames.append(frame)
-            digest = hashlib.sha256(frame.image_path.read_bytes()).digest()
-            first = first_of.setdefault(digest, frame)
-            if first.split != frame.split:
-                shared.setdefault((frame.split, first.split), []).append(frame.name)
         except ImageError as error:
             reason = str(error).removeprefix(str(frame.image_path)).lstrip(": ")
             bad.append(BadFrame(frame.name, frame.split, reason))
         if progress is not None:
             progress(done, len(scene.frames))
-    notes = tuple(
-        f"{len(names)} {split} images are copies of {other} images (first: {names[0]}); "
-        "errors on them say nothing"
-        for (split, other), names in shared.items()
-    )
-    return replace(scene, frames=tuple(frames), bad=tuple(bad), notes=(*scene.notes, *notes))
+    notes = (*scene.notes, *_notes_on_copies(frames))
+    return replace(scene, frames=tuple(frames), bad=tuple(bad), notes=notes)
+
+
+def _notes_on_copies(frames: Sequence[Frame]) -> list[str]:
+    learned = {file_digest(f.image_path) for f in frames if f.split == "train"}
+    copies: dict[str, list[str]] = {}
+    for frame in frames:
+        if frame.split != "train" and file_digest(frame.image_path) in learned:
+            copies.setdefault(frame.split, []).append(frame.name)
+    return [
+        f"{len(names)} {split} images are copies of train images (first: {names[0]}); errors on "
+        "them say nothing"
+        for split, names in copies.items()
+    ]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mspn_ros import metrics
 from mspn_ros.datasets.trajectory import write_tum
 from mspn_ros.geometry import Similarity
 from mspn_ros.records import Array, MspnError, Pose, PoseEstimate, SceneRow
+from mspn_ros.store.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,9 @@ def write_json(path: Path, content: Any) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise MspnError(f"{path}: cannot be written ({error.strerror})") from error
+    write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def latency_percentiles(latencies_ms: Sequence[float]) -> dict[str, float] | None:

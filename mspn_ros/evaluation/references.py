@@ -51,7 +51,7 @@ def reference_answers(
     for scene in scenes:
         train, test = (
             FrameStore([scene], name, architecture.resize, "auto", progress).take(
-                [scene.split(name)]
+                [scene.split(name)], to_learn=name == "train"
             )[0]
             for name in ("train", split)
         )

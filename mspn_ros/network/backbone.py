@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mspn_ros.images import normalise
+from mspn_ros.paths import file_digest
 from mspn_ros.records import ConfigError, ModelError
 
 # The attribute that holds the classifier, by family: ResNet and its kin, MobileNet and its kin,
@@ -156,21 +157,32 @@ def load_pretrained(backbone: Backbone, weights: str) -> str:
     Raises:
         ModelError: the weights cannot be fetched or read, or do not fit this network.
     """
+    if weights == "imagenet":
+        _load_imagenet(backbone)
+    elif weights != "none":
+        path = Path(weights).expanduser()
+        _load_fitting(backbone.network, _read_state_dict(path), str(path))
+    return describe_weights(weights, backbone.architecture.backbone)
+
+
+def describe_weights(weights: str, backbone: str) -> str:
+    """What ``weights`` of a backbone are by content: a published name, or a file's SHA-256."""
     if weights == "none":
         return "none (random initialisation)"
     if weights == "imagenet":
-        return _load_imagenet(backbone)
+        return f"imagenet ({_imagenet_entry(backbone)})"
     path = Path(weights).expanduser()
-    state = _read_state_dict(path)
-    _load_fitting(backbone.network, state, str(path))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return f"{path.name} (sha256 {digest})"
+    return f"{path.name} (sha256 {file_digest(path).hex()[:12]})"
 
 
-def _load_imagenet(backbone: Backbone) -> str:
-    name = backbone.architecture.backbone
+def _imagenet_entry(name: str) -> Any:
     # The first published weights, as the paper used, not torchvision's newer ones.
-    entry = next(iter(torchvision.models.get_model_weights(name)))
+    return next(iter(torchvision.models.get_model_weights(name)))
+
+
+def _load_imagenet(backbone: Backbone) -> None:
+    name = backbone.architecture.backbone
+    entry = _imagenet_entry(name)
     path = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[1]
     # torchvision's own loader would unpickle whatever lies there; ours reads tensors only.
     if not path.is_file():
@@ -183,7 +195,6 @@ def _load_imagenet(backbone: Backbone) -> str:
                 f"{path.parent}, or set weights to a local file or to none"
             ) from error
     _load_fitting(backbone.network, _read_state_dict(path), str(path))
-    return f"imagenet ({entry})"
 
 
 def _hash_prefix(path: Path) -> str | None:

@@ -48,6 +48,9 @@ def locked(path: Path) -> Iterator[None]:
     """Hold ``path`` against other processes, waiting for it first.
 
     The system lets go of it when this process ends, however it ends; the empty file stays.
+
+    Raises:
+        OSError: the file cannot be made.
     """
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

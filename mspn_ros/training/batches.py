@@ -41,7 +41,7 @@ def place_samples(samples: Samples, device: torch.device) -> Samples:
     """The samples with their images on the GPU where they fit, else as they are (memory-mapped)."""
     if device.type != "cuda":
         return samples
-    free, _ = torch.cuda.mem_get_info(device)
+    free, _ = torch.cuda.mem_get_info(device.index or 0)
     return samples.moved_to(device) if samples.pixel_bytes < _RESIDENT_SHARE * free else samples
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.images import read_image, resize_shorter_side
-from mspn_ros.paths import make_folder
+from mspn_ros.paths import file_digest
 from mspn_ros.records import ConfigError, Frame, ImageError
 from mspn_ros.store.files import locked, write_whole
 
@@ -76,31 +77,20 @@ def open_pack(
         ConfigError: the folder cannot be written, or the disk is full.
     """
     with ThreadPoolExecutor() as pool:
-        digests = tuple(pool.map(_content_digest, frames))
+        digests = tuple(pool.map(lambda frame: file_digest(frame.image_path), frames))
     if folder is None:
-        parts: list[bytes] = []
-        sizes, problems = _decode(frames, resize, parts.append, progress)
-        pixels = np.frombuffer(bytearray(b"".join(parts)), np.uint8)
-        return _pack("", pixels, sizes, problems, digests)
+        buffer = bytearray()
+        sizes, problems = _decode(frames, resize, buffer.extend, progress)
+        return _pack("", np.frombuffer(buffer, np.uint8), sizes, problems, digests)
     key = hashlib.sha256(b"".join((f"{_FORMAT}|{resize}|".encode(), *digests))).hexdigest()[:32]
-    found = _map(folder, key, digests)
-    if found is None:
-        try:
-            found = _make(folder, key, frames, resize, digests, progress)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder}: the image cache cannot be written ({error.strerror}); free space, or "
-                "set cache to another folder, or cache=none to keep images in memory"
-            ) from error
-    return found
-
-
-def _content_digest(frame: Frame) -> bytes:
     try:
-        return hashlib.sha256(frame.image_path.read_bytes()).digest()
-    except OSError:
-        # As long as a digest; its reason is told when the pack is made.
-        return bytes(32)
+        found = _map(folder, key, digests)
+        return found or _make(folder, key, frames, resize, digests, progress)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: the image cache cannot be written ({error.strerror}); free space, or set "
+            "cache (or XDG_CACHE_HOME) to another folder, or cache=none to keep images in memory"
+        ) from error
 
 
 def _map(folder: Path, key: str, digests: tuple[bytes, ...]) -> ImagePack | None:
@@ -115,8 +105,8 @@ def _map(folder: Path, key: str, digests: tuple[bytes, ...]) -> ImagePack | None
         return None
     if len(sizes) != len(digests) or length != sum(h * w * 3 for h, w in sizes):
         return None
-    # Mode "c": torch wants writable memory, and what a bug writes there stays in this process.
-    pixels = np.memmap(pixels_path, np.uint8, "c") if length else np.zeros(0, np.uint8)
+    # Read-only: a writable private mapping would count against the memory that the system has.
+    pixels = np.memmap(pixels_path, np.uint8, "r") if length else np.zeros(0, np.uint8)
     return _pack(key, pixels, sizes, problems, digests)
 
 
@@ -130,7 +120,11 @@ def _pack(
     size_S2 = torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
     area_S = size_S2.prod(1)
     first_S = area_S.cumsum(0) - area_S
-    return ImagePack(key, torch.from_numpy(pixels).view(-1, 3), first_S, size_S2, problems, digests)
+    with warnings.catch_warnings():
+        # torch warns that the memory cannot be written: nobody does.
+        warnings.simplefilter("ignore", UserWarning)
+        pixels_P3 = torch.from_numpy(pixels).view(-1, 3)
+    return ImagePack(key, pixels_P3, first_S, size_S2, problems, digests)
 
 
 def _make(
@@ -141,7 +135,7 @@ def _make(
     digests: tuple[bytes, ...],
     progress: Progress | None,
 ) -> ImagePack:
-    make_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f"{key}.lock"):
         # Another process may have made it while this one waited.
         found = _map(folder, key, digests)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.datasets.base import SceneData
+from mspn_ros.paths import file_digest
 from mspn_ros.records import ConfigError, MspnError
 from mspn_ros.store.files import read_tensors, write_tensors
 from mspn_ros.training.config import TrainConfig
@@ -46,21 +47,25 @@ class Progress:
         self.loss_sum, self.seconds, self.waited_s = 0.0, 0.0, 0.0
 
 
-def run_identity(config: TrainConfig, scenes: Sequence[SceneData]) -> dict[str, Any]:
-    """All that decides a run's result, as JSON: settings and data, not folders and devices."""
-    fields = replace(config).to_json()
+def run_identity(config: TrainConfig, scenes: Sequence[SceneData], weights: str) -> dict[str, Any]:
+    """All that decides a run's result, as JSON: settings and data, not folders and devices.
+
+    ``weights`` says what the backbone starts from by content, as ``Learner.weights`` does.
+    """
+    fields = config.to_json()
     for name in _PLACE_FIELDS:
         del fields[name]
     # More epochs may be added under a constant rate.
     if config.optimizer.schedule == "constant":
         del fields["epochs"]
+    fields["weights"] = weights
     fields["scenes"] = [scene.name for scene in scenes]
     fields["data"] = data_digest(scenes)
     return fields
 
 
 def data_digest(scenes: Sequence[SceneData]) -> str:
-    """SHA-256 over names, splits, poses and cameras of all frames.
+    """SHA-256 over names, splits, poses, cameras and images of all frames.
 
     Heads are learned for the coding of these very poses; a run that went on with others would
     end in wrong poses without a word.
@@ -71,6 +76,7 @@ def data_digest(scenes: Sequence[SceneData]) -> str:
             text = f"{scene.name}|{frame.name}|{frame.split}|{frame.intrinsics}|"
             digest.update(text.encode())
             digest.update(frame.pose.position.tobytes() + frame.pose.quaternion.tobytes())
+            digest.update(file_digest(frame.image_path))
     return digest.hexdigest()
 
 

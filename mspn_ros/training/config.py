@@ -220,6 +220,7 @@ def load_config(
 
 def _check(config: TrainConfig) -> None:
     bounds = {
+        "seed": (config.seed, 0, 2**31 - 1),
         "epochs": (config.epochs, 1, 100_000),
         "batch_size": (config.batch_size, 2, 65_536),
         "checkpoint_minutes": (config.checkpoint_minutes, 0, 100_000),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mspn_ros.records import MspnError
+
 FOLDER = "tensorboard"
 # A point per step would make files of long runs slow to open.
 _EVERY_STEPS = 20
@@ -17,26 +19,37 @@ class Curves:
         # TensorBoard takes a second to import; who only reads this package need not wait.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(output / FOLDER), purge_step=first_step)
+        self._folder = output / FOLDER
+        # What an interrupted run wrote after its checkpoint is written again.
+        self._writer = SummaryWriter(str(self._folder), purge_step=first_step + 1)
 
     def step(self, number: int, loss: float, images_per_second: float) -> None:
         """Loss and speed of a step; ``number`` counts from the start of the run."""
         if number % _EVERY_STEPS == 0:
-            self._writer.add_scalar("step/loss", loss, number)
-            self._writer.add_scalar("step/images_per_second", images_per_second, number)
+            self._add("step/loss", loss, number)
+            self._add("step/images_per_second", images_per_second, number)
 
     def epoch(self, number: int, entry: dict[str, Any]) -> None:
         """All numbers of a history entry, at step ``number``."""
         for key, value in entry.items():
             if isinstance(value, int | float):
-                self._writer.add_scalar(f"epoch/{key}", value, number)
+                self._add(f"epoch/{key}", value, number)
                 continue
             for scene in value:
                 for name in ("median_position", "median_rotation_deg", "scene_accuracy"):
                     if name in scene:
                         tag = f"{key}/{scene['scene']}/{name}"
-                        self._writer.add_scalar(tag, scene[name], number)
+                        self._add(tag, scene[name], number)
         self._writer.flush()
+
+    def _add(self, tag: str, value: float, number: int) -> None:
+        try:
+            self._writer.add_scalar(tag, value, number)
+        except OSError as error:
+            raise MspnError(
+                f"{self._folder}: curves cannot be written ({error.strerror}); free space, then "
+                "go on with --resume"
+            ) from error
 
     def close(self) -> None:
         """Write what is left."""

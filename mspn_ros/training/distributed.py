@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from mspn_ros.inference.engines import choose_device
 from mspn_ros.records import ConfigError
+
+# The others wait while the first process validates.
+_PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def joined_world(device: str) -> Iterator[tuple[World, torch.device]]:
         yield World(), chosen
         return
     if chosen.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
+        local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
             raise ConfigError(
                 f"process {local} has no GPU of its own ({torch.cuda.device_count()} here); lower "
@@ -75,7 +79,15 @@ def joined_world(device: str) -> Iterator[tuple[World, torch.device]]:
             )
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but the processes cannot be joined ({reason}); start them by "
+            "torchrun"
+        ) from error
     try:
         yield World(dist.get_rank(), size), chosen
     finally:

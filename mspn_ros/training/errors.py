@@ -23,9 +23,12 @@ class TrainingErrors:
         self._rotation: list[Any] = []
 
     def add(self, batch: Batch, pose_BP: Tensor) -> tuple[float, float]:
-        """Take in a batch; its median position error in percent of extent, rotation in degrees."""
+        """Take in a batch and its (B, P) output, on the CPU.
+
+        Returns the batch's median position error in percent of extent, and of rotation in degrees.
+        """
         scene_B = self._samples.scene_S[batch.index_B]
-        position, quaternion = self._coding.decode(pose_BP.cpu(), scene_B)
+        position, quaternion = self._coding.decode(pose_BP, scene_B)
         true = self._samples.position_S3[batch.index_B].numpy()
         self._scene.append(scene_B.numpy())
         self._position.append(metrics.position_error(position.numpy(), true))

@@ -67,9 +67,16 @@ def judge(
     network.eval()
     feature_SF = sample_features(network.backbone, samples, device)
     scene_S = samples.scene_S.to(device)
-    prediction = network.read_out(feature_SF, scene_S)
-    position, quaternion = coding.decode(prediction.pose_BP.cpu(), samples.scene_S)
-    probability = prediction.logits_BN.softmax(1).cpu()
+    # In parts: a head's weights are gathered for every sample.
+    parts = [
+        network.read_out(feature, scene)
+        for feature, scene in zip(
+            torch.split(feature_SF, _BATCH), torch.split(scene_S, _BATCH), strict=True
+        )
+    ]
+    pose_SP = torch.cat([part.pose_BP for part in parts])
+    position, quaternion = coding.decode(pose_SP.cpu(), samples.scene_S)
+    probability = torch.cat([part.logits_BN for part in parts]).softmax(1).cpu()
     result = []
     for scene, name in enumerate(names):
         index = samples.of_scene(scene)

@@ -126,8 +126,11 @@ def make_optimizers(learner: Learner) -> list[torch.optim.Optimizer]:
     optimizers: list[torch.optim.Optimizer] = []
     if backbone:
         optimizers.append(torch.optim.AdamW(groups, lr=settings.backbone_lr))
-    stacked = [*network.heads.parameters(), *network.classifier.rows.parameters()]
-    optimizers.append(RowAdam([p for p in stacked if p.requires_grad], lr=settings.head_lr))
+    # A group for each: a scene's rows of the classifier learn from other scenes' images, too.
+    stacked = [{"params": list(network.heads.parameters())}]
+    if learner.config.loss.scene_weight:
+        stacked.append({"params": list(network.classifier.rows.parameters())})
+    optimizers.append(RowAdam(stacked, lr=settings.head_lr))
     if weights := list(learner.pose_loss.parameters()):
         optimizers.append(RowAdam(weights, lr=settings.loss_lr))
     for optimizer in optimizers:

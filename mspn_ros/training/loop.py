@@ -25,6 +25,7 @@ from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.paths import make_folder
 from mspn_ros.records import BadFrame, ConfigError, MspnError
+from mspn_ros.store.files import write_whole
 from mspn_ros.training.batches import Batch, BatchLoader, epoch_batches, place_samples, seed_of
 from mspn_ros.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -107,7 +108,7 @@ class Trainer:
         ]
         self.optimizers = make_optimizers(self.learner)
         self.progress = Progress()
-        self._identity = run_identity(config, scenes)
+        self._identity = run_identity(config, scenes, self.learner.weights)
         self._saved_at = time.monotonic()
 
     @property
@@ -131,7 +132,8 @@ class Trainer:
             bad += bad_val
         if self.config.validation.track_test:
             tests = FrameStore(self.scenes, "test", resize, cache, self.watch.loading)
-            test, bad_test = tests.take([scene.split("test") for scene in self.scenes])
+            frames = [scene.split("test") for scene in self.scenes]
+            test, bad_test = tests.take(frames, to_learn=False)
             bad += bad_test
         return train, val, test, bad
 
@@ -211,11 +213,12 @@ class Trainer:
         progress, config = self.progress, self.config
         self.learner.train()
         errors = TrainingErrors(self._extents, self.train_samples, self.coding)
-        behind: tuple[Batch, Tensor, Tensor] | None = None
+        behind: tuple[Batch, _Fetched] | None = None
         waited_before = loader.waited_s - progress.waited_s
         started = time.perf_counter() - progress.seconds
 
-        def finish(batch: Batch, loss: Tensor, pose_BP: Tensor) -> None:
+        def finish(batch: Batch, fetched: _Fetched) -> None:
+            loss, pose_BP = fetched.get()
             value = float(loss)
             if not math.isfinite(value):
                 self._report_nan(batch.all_index_B)
@@ -238,13 +241,14 @@ class Trainer:
             result = self._step(model, batch, len(plan), progress.step + (behind is not None))
             if behind:
                 finish(*behind)
-            behind = (batch, *result)
+            behind = (batch, _Fetched(*result))
             if time.monotonic() - self._saved_at > 60 * config.checkpoint_minutes:
                 finish(*behind)
                 behind = None
                 self._save()
         if behind:
             finish(*behind)
+        self._check_weights()
         return self._epoch_entry(errors)
 
     def _step(
@@ -292,11 +296,11 @@ class Trainer:
         names = [self.train_samples.frames[i].image_path for i in index_B.tolist()]
         place = Path(self.config.output) / "nan_batch.txt"
         if self.world.leads:
-            place.write_text("\n".join(map(str, names)) + "\n")
+            write_whole(place, ("\n".join(map(str, names)) + "\n").encode())
         raise MspnError(
             f"the loss is not finite in epoch {self.progress.epoch + 1}; the batch's {len(names)} "
-            f"files are listed in {place}; lower the learning rates or look at these frames, then "
-            "--resume"
+            f"files are listed in {place}; look at these frames, or train with lower learning "
+            "rates into another --output"
         )
 
     def judge(self, samples: Samples) -> list[HeldOut]:
@@ -310,9 +314,19 @@ class Trainer:
 
     def _save(self) -> None:
         if self.world.leads:
+            self._check_weights()
             folder = Path(self.config.output)
             save_checkpoint(folder, self._identity, self.learner, self.optimizers, self.progress)
         self._saved_at = time.monotonic()
+
+    def _check_weights(self) -> None:
+        # The last step's gradients may have spoiled what its loss did not show yet.
+        if not all(torch.isfinite(p).all() for p in self.learner.parameters()):
+            raise MspnError(
+                f"the weights are not finite after {len(self.history)} epochs and "
+                f"{self.progress.step} steps; the last checkpoint is kept. Train with lower "
+                "learning rates into another --output"
+            )
 
     def resume(self) -> bool:
         """Go back to the last checkpoint in the output folder; False if there is none.
@@ -325,3 +339,24 @@ class Trainer:
         found = load_checkpoint(folder, self._identity, self.learner, self.optimizers)
         self.progress = found or Progress()
         return found is not None
+
+
+class _Fetched:
+    """Tensors on their way to the CPU, waited for only when asked for.
+
+    On CUDA the copies are queued right behind the step that made them: asking for them while the
+    next step runs does not wait for that one.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._tensors = tuple(tensor.to("cpu", non_blocking=True) for tensor in tensors)
+        self._done = None
+        if tensors[0].device.type == "cuda":
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record()
+
+    def get(self) -> tuple[Tensor, ...]:
+        """The tensors on the CPU."""
+        if self._done is not None:
+            self._done.synchronize()
+        return self._tensors

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from mspn_ros.paths import config_file
 from mspn_ros.records import ConfigError
 
@@ -34,6 +36,32 @@ METHODS: dict[str, Method] = {
     "mspn_oracle": Method("MSPN (multiple), scene known"),
     "mspn": Method("MSPN (multiple), end to end"),
 }
+
+
+def check_scene_count(name: str, scenes: int) -> None:
+    """Refuse several scenes for a method that learns one a network.
+
+    Raises:
+        ConfigError: too many scenes.
+    """
+    if METHODS[name].single_scene and scenes > 1:
+        raise ConfigError(
+            f"{name} learns one scene a network, not {scenes}; train them one by one, or take "
+            "--method naive"
+        )
+
+
+def method_settings() -> set[str]:
+    """Dotted names of the settings that make the methods differ.
+
+    Without the feature size: F = 512 and 2048 are variants of each.
+    """
+    names: set[str] = set()
+    for method in METHODS:
+        for key, value in yaml.safe_load(method_file(method).read_text()).items():
+            inner = value if isinstance(value, dict) else {}
+            names |= {f"{key}.{name}" for name in inner} or {key}
+    return names - {"architecture.feature_size"}
 
 
 def method_file(name: str) -> Path:

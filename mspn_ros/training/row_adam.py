@@ -14,7 +14,8 @@ class RowAdam(torch.optim.Optimizer):
 
     Plain Adam moves a row whose scene is absent from the batch, by its momentum and by a bias
     correction that counts others' steps. Here N stacked layers learn exactly as N separate
-    layers under N Adams. A row is absent if its gradient is all zeros. Kingma and Ba 2015.
+    layers under N Adams. A row is absent if its gradient is all zeros in every parameter of its
+    group: a layer's weight and bias belong together. Kingma and Ba 2015.
     """
 
     def __init__(
@@ -30,11 +31,22 @@ class RowAdam(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One update from the gradients; ``closure`` is not used."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group["lr"], group["betas"], group["eps"])
+            learned = [p for p in group["params"] if p.grad is not None]
+            moved = [(p.grad.reshape(p.shape[0], -1) != 0).any(1) for p in learned]
+            if not moved:
+                continue
+            present_N = torch.stack(moved).any(0)
+            for parameter in learned:
+                self._update(parameter, present_N, group["lr"], group["betas"], group["eps"])
 
-    def _update(self, parameter: Tensor, lr: float, betas: tuple[float, float], eps: float) -> None:
+    def _update(
+        self,
+        parameter: Tensor,
+        present_N: Tensor,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+    ) -> None:
         gradient = parameter.grad
         assert gradient is not None
         state = self.state[parameter]
@@ -44,7 +56,7 @@ class RowAdam(torch.optim.Optimizer):
             state["row_steps"] = torch.zeros(rows, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        present = (gradient.reshape(rows[0], -1) != 0).any(1).view(rows)
+        present = present_N.view(rows)
         step, mean, square = state["row_steps"], state["exp_avg"], state["exp_avg_sq"]
         step += present
         mean.copy_(torch.where(present, betas[0] * mean + (1 - betas[0]) * gradient, mean))

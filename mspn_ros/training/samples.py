@@ -109,11 +109,13 @@ class FrameStore:
             self.packs.append(open_pack(frames, resize, cache_folder(cache), tell))
             done += len(frames)
 
-    def take(self, frames_by_scene: Sequence[Sequence[Frame]]) -> tuple[Samples, list[BadFrame]]:
+    def take(
+        self, frames_by_scene: Sequence[Sequence[Frame]], to_learn: bool = True
+    ) -> tuple[Samples, list[BadFrame]]:
         """Samples of the named frames; unusable ones are left out and returned with the reason.
 
-        Unusable are broken images, and copies of an earlier image with another pose: one of the
-        two is wrong, and nothing in a single image could tell them apart.
+        Unusable are broken images and, ``to_learn`` from, copies of an earlier image with another
+        pose: one of the two is wrong, and nothing in a single image could tell them apart.
 
         Raises:
             DatasetError: a scene was given frames, and none is usable; or there are none at all.
@@ -129,7 +131,7 @@ class FrameStore:
                 first = seen.setdefault(pack.digests[i], frame)
                 if reason := pack.problems.get(i):
                     bad.append(BadFrame(frame.name, frame.split, reason))
-                elif not _same_pose(first.pose, frame.pose):
+                elif to_learn and not _same_pose(first.pose, frame.pose):
                     reason = f"{frame.image_path}: a copy of {first.name}, with another pose"
                     bad.append(BadFrame(frame.name, frame.split, reason))
                 else:
@@ -166,9 +168,9 @@ class FrameStore:
 
 
 def _same_pose(a: Pose, b: Pose) -> bool:
-    # q and -q are one rotation.
+    # q and -q are one rotation. Not relative: map coordinates may reach 1e6 m.
     aligned = abs(float(a.quaternion @ b.quaternion))
-    return bool(np.allclose(a.position, b.position)) and aligned > 1 - 1e-9
+    return float(np.linalg.norm(a.position - b.position)) < 1e-6 and aligned > 1 - 1e-9
 
 
 def _camera(frame: Frame, height: int, width: int) -> tuple[float, float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +17,10 @@ class Cell:
     position: float
     rotation_deg: float
     accuracy: float | None = None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain values, null for what is infinite."""
+        return {k: v if v is None or math.isfinite(v) else None for k, v in vars(self).items()}
 
 
 # method -> scene -> cell

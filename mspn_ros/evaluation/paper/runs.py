@@ -12,9 +12,10 @@ from typing import Any
 
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.answers import make_table, write_json
-from mspn_ros.evaluation.evaluate import evaluate
+from mspn_ros.evaluation.evaluate import evaluate, evaluation_frames
 from mspn_ros.evaluation.run_report import write_run_report
 from mspn_ros.inference.localizer import Localizer
+from mspn_ros.network.backbone import describe_weights
 from mspn_ros.paths import make_folder
 from mspn_ros.records import ConfigError, MspnError
 from mspn_ros.store.files import locked
@@ -22,7 +23,7 @@ from mspn_ros.training.checkpoint import CHECKPOINT_FILE, run_identity
 from mspn_ros.training.config import TrainConfig, load_config
 from mspn_ros.training.finish import source_version, write_model
 from mspn_ros.training.loop import Trainer
-from mspn_ros.training.methods import METHODS, method_file
+from mspn_ros.training.methods import check_scene_count, method_file, method_settings
 
 RESULT_FILE = "result.json"
 
@@ -33,8 +34,7 @@ class Run:
 
     ``start`` is the run whose backbone it begins with (None: the preset's weights).
     ``transfer_epochs`` makes it one of section 5.4: a constant learning rate, and errors on the
-    test split after every epoch. ``settings`` come after those of the experiment, ``label`` says
-    what they are about.
+    test split after every epoch. ``settings`` come after those of the experiment.
     """
 
     method: str
@@ -43,7 +43,6 @@ class Run:
     start: Run | None = None
     transfer_epochs: int | None = None
     settings: tuple[str, ...] = ()
-    label: str = ""
 
     @property
     def title(self) -> str:
@@ -51,7 +50,6 @@ class Run:
         parts = [self.method, "+".join(self.scenes) if len(self.scenes) < 3 else "many"]
         if self.transfer_epochs is not None:
             parts.append("from-mspn" if self.start else "from-weights")
-        parts += [self.label.replace(" ", "_")] if self.label else []
         return "-".join([*parts, f"seed{self.seed}"])
 
 
@@ -71,6 +69,21 @@ class Experiment:
     device: str = "auto"
     begin: Callable[[str], None] = lambda title: None
     train: Callable[[Trainer], None] = Trainer.run
+
+    def check(self) -> None:
+        """Find out before the first run what would spoil the last.
+
+        Raises:
+            MspnError: a setting that each run sets for itself, or a scene without test frames.
+        """
+        own = {"seed", "epochs", "device", "scenes", "output", *method_settings()}
+        for setting in self.settings:
+            if setting.partition("=")[0] in own:
+                raise ConfigError(
+                    f"--set {setting}: every run sets this for itself; leave it out (--seeds, "
+                    "--epochs and --device are options of their own)"
+                )
+        evaluation_frames(list(self.scenes.values()), "test")
 
     def config(self, run: Run) -> TrainConfig:
         """The configuration of a run, complete but for its output folder."""
@@ -96,9 +109,10 @@ class Experiment:
     def identity(self, run: Run) -> dict[str, Any]:
         """What decides the result of a run; of a run it starts from, its digest."""
         config = self.config(run)
-        fields = run_identity(config, [self.scenes[name] for name in run.scenes])
+        weights = describe_weights(config.weights, config.architecture.backbone)
         if run.start is not None:
-            fields["weights"] = self.digest(run.start)
+            weights = f"run {self.digest(run.start)}"
+        fields = run_identity(config, [self.scenes[name] for name in run.scenes], weights)
         if run.transfer_epochs is None:
             fields["epochs"] = config.epochs
         return fields
@@ -125,15 +139,14 @@ class Experiment:
         Raises:
             MspnError: training or evaluation fails.
         """
-        if METHODS[run.method].single_scene and len(run.scenes) > 1:
-            raise ConfigError(f"{run.method} learns one scene a network, not {len(run.scenes)}")
+        check_scene_count(run.method, len(run.scenes))
         folder = make_folder(self.folder(run))
         with locked(folder / ".lock"):
-            done = _read_result(folder, run.transfer_epochs)
+            done = _read_result(folder, self.identity(run), run.transfer_epochs)
             if done is None:
                 if run.start is not None:
                     self.result(run.start)
-                self.begin(run.title)
+                self.begin(" ".join((run.title, *run.settings)))
                 done = self._do(run, folder)
         return done
 
@@ -177,6 +190,19 @@ def _without_defaults(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[
     return kept
 
 
+def _filled(
+    stored: dict[str, Any], identity: dict[str, Any], defaults: dict[str, Any]
+) -> dict[str, Any]:
+    """Settings that are younger than a stored run had the defaults they came with."""
+    filled = dict(stored)
+    for key, value in identity.items():
+        if isinstance(value, dict):
+            filled[key] = _filled(stored.get(key, {}), value, defaults.get(key, {}))
+        elif key in defaults:
+            filled.setdefault(key, defaults[key])
+    return filled
+
+
 def _judge(localizer: Localizer, scenes: Sequence[SceneData], oracle: bool) -> dict[str, Any]:
     # As the paper: the most likely scene answers always, and raw numbers are compared.
     answers, bad = evaluate(localizer, scenes, "test", oracle, min_confidence=0.0)
@@ -185,7 +211,9 @@ def _judge(localizer: Localizer, scenes: Sequence[SceneData], oracle: bool) -> d
     return table.to_json()
 
 
-def _read_result(folder: Path, epochs: int | None) -> dict[str, Any] | None:
+def _read_result(
+    folder: Path, identity: dict[str, Any], epochs: int | None
+) -> dict[str, Any] | None:
     path = folder / RESULT_FILE
     if not path.is_file():
         return None
@@ -194,4 +222,11 @@ def _read_result(folder: Path, epochs: int | None) -> dict[str, Any] | None:
         enough = epochs is None or len(result["history"]) >= epochs
     except (ValueError, KeyError, TypeError) as error:
         raise MspnError(f"{path}: damaged ({error}); delete its folder to run it anew") from error
+    # The folder's name covers what is set; a default that has changed since shows here.
+    stored = _filled(result["config"], identity, TrainConfig().to_json())
+    if stored != identity:
+        changed = sorted(k for k in identity | stored if identity.get(k) != stored.get(k))
+        raise ConfigError(
+            f"{path}: made by other defaults of {', '.join(changed)}; choose another --output"
+        )
     return result if enough else None

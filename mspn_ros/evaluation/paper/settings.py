@@ -27,6 +27,7 @@ PAPER_SETTINGS: dict[str, tuple[str, ...]] = {
     "labels not turned": ("augment.turn_labels=false",),
     "s_q from -3": ("loss.s_q=-3",),
     "batches of 64": ("batch_size=64",),
+    "float32": ("precision=float32",),
 }
 
 
@@ -53,10 +54,7 @@ def settings_tables(tables: Tables) -> SettingsTables:
     held_out: Cells = {}
     test: Cells = {}
     for label, settings in variants.items():
-        name = "" if label == AS_PRESET else label
-        runs = [
-            Run("mspn", tables.names, seed, settings=settings, label=name) for seed in tables.seeds
-        ]
+        runs = [Run("mspn", tables.names, seed, settings=settings) for seed in tables.seeds]
         scores = [tables.scores(run, "end_to_end") for run in runs]
         test[label] = {s: mean_cell([cells[s] for cells in scores]) for s in tables.names}
         judged = [tables.held_out(run) for run in runs]

@@ -23,7 +23,7 @@ def blocks(table: PaperTable) -> Iterator[Block]:
     for method, cells in table.cells.items():
         rows += _rows(method, cells, names)
         if paper.get(method):
-            rows += _rows(f"{method}, paper", paper[method], names)
+            rows += _rows(f"{method}, paper", paper[method], names, True)
     yield f"{table.name}: {table.title}; {table.note}", header, rows
     if not table.paper:
         return
@@ -35,14 +35,17 @@ def blocks(table: PaperTable) -> Iterator[Block]:
             [
                 line
                 for method, cells in table.paper.items()
-                for line in _rows(method, cells, others)
+                for line in _rows(method, cells, others, True)
             ],
         )
 
 
-def _rows(method: str, cells: dict[str, Cell], names: Sequence[str]) -> list[tuple[str, ...]]:
+def _rows(
+    method: str, cells: dict[str, Cell], names: Sequence[str], printed: bool = False
+) -> list[tuple[str, ...]]:
+    """``printed``: as the paper prints them, instead of rounded to what a cell can mean."""
     found = [cells.get(name) for name in names]
-    rows = [(_label(method), *(_text(cell) for cell in found))]
+    rows = [(_label(method), *(_text(cell, printed) for cell in found))]
     if any(cell and cell.accuracy is not None for cell in found):
         accuracy = [
             "-" if cell is None or cell.accuracy is None else f"{100 * cell.accuracy:.1f} %"
@@ -56,8 +59,12 @@ def _label(method: str) -> str:
     return method.replace("_", " ")
 
 
-def _text(cell: Cell | None) -> str:
-    return "-" if cell is None else f"{cell.position:.3g} / {cell.rotation_deg:.1f}"
+def _text(cell: Cell | None, printed: bool) -> str:
+    if cell is None:
+        return "-"
+    if printed:
+        return f"{cell.position:g} / {cell.rotation_deg:g}"
+    return f"{cell.position:.3g} / {cell.rotation_deg:.1f}"
 
 
 def ratio_lines(table: PaperTable) -> list[str]:

@@ -36,7 +36,7 @@ class PaperTable:
         """Plain values: ours and the paper's by method and scene, and the ratios."""
 
         def plain(cells: Cells) -> dict[str, Any]:
-            return {m: {s: vars(c) for s, c in row.items()} for m, row in cells.items()}
+            return {m: {s: c.to_json() for s, c in row.items()} for m, row in cells.items()}
 
         return {
             "table": self.name,
@@ -75,7 +75,7 @@ def ratio(cells: Cells, method: str, other: str) -> Ratio:
         for scene, cell in cells[name].items()
         if scene in cells[row]
     ]
-    if not pairs:
+    if not pairs or not all(math.isfinite(c.position) for pair in pairs for c in pair):
         return None
     return (
         _geometric_mean(a.position / b.position for a, b in pairs),
@@ -91,6 +91,11 @@ def _matching(cells: Cells, pattern: str) -> list[str]:
 
 def _geometric_mean(values: Iterable[float]) -> float:
     return math.exp(math.fsum(logs := [math.log(v) for v in values]) / len(logs))
+
+
+def _number(value: float | None) -> float:
+    """JSON has null for a median among frames without an answer."""
+    return math.inf if value is None else value
 
 
 def mean_cell(cells: Sequence[Cell]) -> Cell:
@@ -115,8 +120,8 @@ class Tables:
         scenes = self.experiment.result(run)[key]["scenes"]
         return {
             name: Cell(
-                score["median_position"],
-                score["median_rotation_deg"],
+                _number(score["median_position"]),
+                _number(score["median_rotation_deg"]),
                 score["scene_accuracy"] if key == "end_to_end" else None,
             )
             for name, score in scenes.items()
