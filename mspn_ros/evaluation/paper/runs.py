@@ -18,6 +18,7 @@ from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.backbone import describe_weights
 from mspn_ros.paths import make_folder
 from mspn_ros.records import ConfigError, MspnError
+from mspn_ros.store.backbone_file import BACKBONE_FILE
 from mspn_ros.store.files import locked
 from mspn_ros.training.checkpoint import CHECKPOINT_FILE, run_identity
 from mspn_ros.training.config import TrainConfig, load_config
@@ -109,7 +110,9 @@ class Experiment:
     def identity(self, run: Run) -> dict[str, Any]:
         """What decides the result of a run; of a run it starts from, its digest."""
         config = self.config(run)
-        weights = describe_weights(config.weights, config.architecture.backbone)
+        model = Path(config.weights).expanduser() / BACKBONE_FILE
+        source = str(model) if model.is_file() else config.weights
+        weights = describe_weights(source, config.architecture.backbone)
         if run.start is not None:
             weights = f"run {self.digest(run.start)}"
         fields = run_identity(config, [self.scenes[name] for name in run.scenes], weights)
