@@ -19,7 +19,7 @@ from mspn_ros.datasets import read_scene
 from mspn_ros.images import center_crop, read_image, resize_shorter_side
 from mspn_ros.records import ConfigError
 from mspn_ros.training.cache import cache_folder, open_pack
-from mspn_ros.training.samples import FrameStore
+from mspn_ros.training.samples import FrameStore, gather_windows
 
 OPEN = """
 import sys
@@ -179,10 +179,13 @@ def test_crops_of_mixed_resolutions_are_those_of_each_image(tmp_path):
         samples.crops(index, top, left, 40), images, top.tolist(), left.tolist(), strict=True
     ):
         assert torch.equal(got, whole[y : y + 40, x : x + 40])
-    # As on a GPU: all images in one tensor.
+    # As on a GPU: all images in one tensor, windows by one index expression.
     together = samples.moved_to(torch.device("cpu"))
     assert len(together.packs) == 1
-    assert torch.equal(together.crops(index, top, left, 40), samples.crops(index, top, left, 40))
+    width = together.size_S2[index, 1]
+    start = together.first_S[index] + top * width + left
+    gathered = gather_windows(together.packs[0], start, width, 40)
+    assert torch.equal(gathered, samples.crops(index, top, left, 40))
 
 
 def test_broken_images_and_contradicting_copies_are_left_out_by_name(walk, tmp_path):

@@ -7,6 +7,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.transforms.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+)
 from training_tools import TINY, train
 
 from mspn_ros import metrics
@@ -264,12 +269,19 @@ def test_a_turned_label_points_where_the_crop_looks():
     torch.testing.assert_close(same, torch.tensor([0, 0, 0, 1.0], dtype=torch.float64))
 
 
-def test_jitter_differs_by_image_and_keeps_to_its_bounds():
-    config = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4)
-    images = torch.full((4, 3, 8, 8), 100.0)
-    factors = torch.tensor([[0.6, 1, 1], [0.9, 1, 1], [1.4, 1, 1], [3.0, 1, 1]])
-    brightness = jitter(images, factors, config)[:, 0, 0, 0]
-    torch.testing.assert_close(brightness, torch.tensor([60.0, 90.0, 140.0, 255.0]))
+def test_jitter_is_torchvisions_with_factors_of_each_images_own():
+    images = torch.randint(0, 255, (4, 8, 9, 3), dtype=torch.uint8)
+    factors = torch.tensor([[0.6, 1, 1], [1, 1.4, 1], [1, 1, 0.3], [1.2, 0.7, 1.3]])
+    done = jitter(images, factors, AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4))
+    for image, result, (brightness, contrast, saturation) in zip(
+        images, done, factors.tolist(), strict=True
+    ):
+        expected = image.permute(2, 0, 1).float() / 255
+        expected = adjust_brightness(expected, brightness)
+        expected = adjust_contrast(expected, contrast)
+        expected = adjust_saturation(expected, saturation)
+        torch.testing.assert_close(result.permute(2, 0, 1) / 255, expected, rtol=1e-3, atol=2e-3)
+    assert 0 <= float(done.min()) <= float(done.max()) <= 255
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])

@@ -80,17 +80,23 @@ def _ray(camera_B4: Tensor, top_B: Tensor, left_B: Tensor, crop: int) -> Tensor:
     return torch.nn.functional.normalize(torch.stack((x, y, torch.ones_like(x)), 1), dim=1)
 
 
-def jitter(image_B3HW: Tensor, factor_B3: Tensor, config: AugmentConfig) -> Tensor:
-    """Brightness, contrast and saturation, each image by its own factors; stays within 0..255."""
-    factors = factor_B3.to(image_B3HW.device)
+def jitter(image_BHW3: Tensor, factor_B3: Tensor, config: AugmentConfig) -> Tensor:
+    """Brightness, contrast and saturation, each image by its own factors.
+
+    (B, H, W, 3) uint8 or float -> float within 0..255; contrast is about the image's mean grey,
+    saturation about each pixel's, as in torchvision. Colours last: as images are kept, and one
+    product of a matrix and a vector for all their greys.
+    """
+    image = image_BHW3.float()
+    factors = factor_B3.to(image.device)
     brightness, contrast, saturation = (factors[:, i].view(-1, 1, 1, 1) for i in range(3))
-    luma = torch.tensor(_LUMA, device=image_B3HW.device).view(1, 3, 1, 1)
+    luma = torch.tensor(_LUMA, device=image.device)
     if config.brightness:
-        image_B3HW = (image_B3HW * brightness).clamp_(0, 255)
+        image = (image * brightness).clamp_(0, 255)
     if config.contrast:
-        grey = (image_B3HW * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-        image_B3HW = (grey + (image_B3HW - grey) * contrast).clamp_(0, 255)
+        grey = (image @ luma).mean((1, 2)).view(-1, 1, 1, 1)
+        image = (image * contrast).add_(grey * (1 - contrast)).clamp_(0, 255)
     if config.saturation:
-        grey = (image_B3HW * luma).sum(1, keepdim=True)
-        image_B3HW = (grey + (image_B3HW - grey) * saturation).clamp_(0, 255)
-    return image_B3HW
+        grey = (image @ luma)[..., None]
+        image = (image * saturation).add_(grey * (1 - saturation)).clamp_(0, 255)
+    return image

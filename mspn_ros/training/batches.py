@@ -174,6 +174,7 @@ class BatchLoader:
         window = self.samples.crops(index_B, drawn.top_B, drawn.left_B, crop)
         if window.device.type == "cpu" and self.device.type == "cuda":
             window = window.pin_memory()
-        image = window.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        # permute of (B, H, W, 3) is the channels-last layout that convolutions like best.
-        return jitter(image.float(), drawn.factor_B3, self.config.augment)
+        window = window.to(self.device, non_blocking=True)
+        image = jitter(window, drawn.factor_B3, self.config.augment)
+        # Of (B, H, W, 3) this is the channels-last layout that convolutions like best.
+        return image.permute(0, 3, 1, 2)

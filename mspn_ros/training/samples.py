@@ -60,25 +60,36 @@ class Samples:
 
     def crops(self, index_B: Tensor, top_B: Tensor, left_B: Tensor, size: int) -> Tensor:
         """``size`` x ``size`` windows: (B, size, size, 3) uint8 on the images' device."""
-        device = self.packs[0].device
-        width_B = self.size_S2[index_B, 1]
-        start_B = self.first_S[index_B] + top_B * width_B + left_B
-        start_B, width_B = start_B.to(device), width_B.to(device)
-        step = torch.arange(size, device=device)
-        pixel_BHW = start_B[:, None, None] + step[:, None] * width_B[:, None, None] + step
-        if len(self.packs) == 1:
-            return self.packs[0][pixel_BHW]
-        pack_B = self.pack_S[index_B]
-        out = torch.empty(len(index_B), size, size, 3, dtype=torch.uint8)
-        for pack in sorted(set(pack_B.tolist())):
-            members = torch.nonzero(pack_B == pack)[:, 0]
-            out[members] = self.packs[pack][pixel_BHW[members]]
-        return out
+        pack = self.packs[0]
+        if pack.device.type != "cpu":
+            # moved_to has put all images into one pack.
+            width_B = self.size_S2[index_B, 1]
+            start_B = self.first_S[index_B] + top_B * width_B + left_B
+            return gather_windows(pack, start_B.to(pack.device), width_B.to(pack.device), size)
+        corners = zip(index_B.tolist(), top_B.tolist(), left_B.tolist(), strict=True)
+        return torch.stack(
+            [self._image(i)[top : top + size, left : left + size] for i, top, left in corners]
+        )
+
+    def _image(self, i: int) -> Tensor:
+        (height, width), first = self.size_S2[i].tolist(), int(self.first_S[i])
+        pixels = self.packs[int(self.pack_S[i])][first : first + height * width]
+        return pixels.view(height, width, 3)
 
     def center_crops(self, index_B: Tensor, size: int) -> Tensor:
         """The central windows, where ``images.center_crop`` cuts them."""
         room_B2 = self.size_S2[index_B] - size
         return self.crops(index_B, room_B2[:, 0] // 2, room_B2[:, 1] // 2, size)
+
+
+def gather_windows(pixels_P3: Tensor, start_B: Tensor, width_B: Tensor, size: int) -> Tensor:
+    """Windows of images of any widths by one index expression: (B, size, size, 3).
+
+    ``start_B`` is each window's first pixel. What GPUs do best; on CPUs slices are far quicker.
+    """
+    step = torch.arange(size, device=pixels_P3.device)
+    pixel_BHW = start_B[:, None, None] + step[:, None] * width_B[:, None, None] + step
+    return pixels_P3[pixel_BHW]
 
 
 class FrameStore:
