@@ -90,9 +90,9 @@ def test_mapnet_and_the_naive_network_learn_and_end_in_usable_models(tmp_path):
     )
     assert isinstance(mapnet.learner.pose_loss, TupleLoss)
     # The weights of motions are learned too.
-    assert float(mapnet.learner.pose_loss.relative.s_t) != 0
+    assert mapnet.learner.pose_loss.relative.s_t.item() != 0
     assert Localizer.load(write_model(mapnet), "cpu").rows[0].s_t == pytest.approx(
-        float(mapnet.learner.pose_loss.absolute.s_t)
+        mapnet.learner.pose_loss.absolute.s_t.item()
     )
 
 

@@ -25,7 +25,7 @@ from mspn_ros.store.backbone_file import load_backbone
 
 _MESSAGES = {RAW_IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
 # Seconds: to find a running node; for one to load its model; for its counts after the last frame.
-_FIND_S, _LOAD_S, _SETTLE_S = 2.0, 120.0, 30.0
+_FIND_S, _LOAD_S, _SETTLE_S = 5.0, 120.0, 30.0
 # A writer that sees its reader is not yet seen by it: best-effort frames sent now would be lost.
 _MATCH_SLACK_S = 0.5
 
