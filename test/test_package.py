@@ -83,7 +83,7 @@ def test_pip_installs_marker_manifest_launch_and_config_for_the_ament_index(pref
     share = prefix / "share"
     assert (share / "ament_index/resource_index/packages/mspn_ros").is_file()
     assert (share / "mspn_ros/package.xml").read_bytes() == (REPO / "package.xml").read_bytes()
-    for folder in ("launch", "config"):
+    for folder in ("launch", "config", "config/methods"):
         files = {path.name for path in (REPO / folder).iterdir() if path.is_file()}
         installed = {path.name for path in (share / "mspn_ros" / folder).iterdir()}
         assert files <= installed

@@ -153,6 +153,16 @@ def test_settings_that_would_change_a_method_are_refused(command, setting, capsy
     assert f"--set {setting}: every run sets this for itself" in capsys.readouterr().err
 
 
+def test_a_preset_that_teaches_no_classifier_is_refused(command, tmp_path, capsys):
+    # Table 7 would have nothing to name scenes with, and say so only after its runs.
+    arguments, _ = command
+    preset = yaml.safe_load(Path(arguments[3]).read_text()) | {"loss": {"scene_weight": 0}}
+    (tmp_path / "mute.yaml").write_text(yaml.safe_dump(preset))
+    asked = [*arguments[:2], "--preset", str(tmp_path / "mute.yaml"), *arguments[4:]]
+    assert main(["reproduce", "table7", *asked]) == 1
+    assert "loss.scene_weight is 0" in capsys.readouterr().err
+
+
 def test_a_scene_without_test_frames_is_told_before_anything_is_trained(command, tmp_path, capsys):
     arguments, output = command
     write_walk(tmp_path / "hall", train=8, test=1)

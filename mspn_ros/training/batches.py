@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -133,11 +133,10 @@ class BatchLoader:
     def batches(self, plan: Sequence[Tensor], epoch: int, first: int) -> Iterator[Batch]:
         """The batches of ``plan`` from step ``first`` on."""
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._prepare, plan[first], epoch, first) if plan[first:] else None
+            ahead: Future[Batch] | None = None
             for step in range(first, len(plan)):
-                assert ahead is not None
                 started = time.perf_counter()
-                batch = ahead.result()
+                batch = ahead.result() if ahead else self._prepare(plan[step], epoch, step)
                 self.waited_s += time.perf_counter() - started
                 if step + 1 < len(plan):
                     ahead = pool.submit(self._prepare, plan[step + 1], epoch, step + 1)

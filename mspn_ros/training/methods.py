@@ -7,7 +7,6 @@ and the fixed loss of equation 2 are settings of any of them: ``architecture.fea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -15,26 +14,13 @@ import yaml
 from mspn_ros.paths import config_file
 from mspn_ros.records import ConfigError
 
-
-@dataclass(frozen=True)
-class Method:
-    """One column of the paper's tables.
-
-    Attributes:
-        title: as tables write it.
-        single_scene: one network a scene, so that a run takes just one scene.
-    """
-
-    title: str
-    single_scene: bool = False
-
-
-METHODS: dict[str, Method] = {
-    "posenet": Method("PoseNet (single)", single_scene=True),
-    "mapnet": Method("MapNet (single)", single_scene=True),
-    "naive": Method("Naive (multiple)"),
-    "mspn_oracle": Method("MSPN (multiple), scene known"),
-    "mspn": Method("MSPN (multiple), end to end"),
+# Method -> whether it learns one scene a network.
+METHODS: dict[str, bool] = {
+    "posenet": True,
+    "mapnet": True,
+    "naive": False,
+    "mspn_oracle": False,
+    "mspn": False,
 }
 
 
@@ -44,7 +30,7 @@ def check_scene_count(name: str, scenes: int) -> None:
     Raises:
         ConfigError: too many scenes.
     """
-    if METHODS[name].single_scene and scenes > 1:
+    if METHODS[name] and scenes > 1:
         raise ConfigError(
             f"{name} learns one scene a network, not {scenes}; train them one by one, or take "
             "--method naive"

@@ -75,7 +75,8 @@ class Experiment:
         """Find out before the first run what would spoil the last.
 
         Raises:
-            MspnError: a setting that each run sets for itself, or a scene without test frames.
+            MspnError: a setting that each run sets for itself, a preset that teaches no
+                classifier, or a scene without test frames.
         """
         own = {"seed", "epochs", "device", "scenes", "output", *method_settings()}
         for setting in self.settings:
@@ -84,6 +85,11 @@ class Experiment:
                     f"--set {setting}: every run sets this for itself; leave it out (--seeds, "
                     "--epochs and --device are options of their own)"
                 )
+        if not self.config(Run("mspn", tuple(self.scenes))).loss.scene_weight:
+            raise ConfigError(
+                f"{self.preset}: loss.scene_weight is 0, so that MSPN learns no scene classifier; "
+                "set it above 0 (the tables without classifier leave it out themselves)"
+            )
         evaluation_frames(list(self.scenes.values()), "test")
 
     def config(self, run: Run) -> TrainConfig:

@@ -66,14 +66,16 @@ Ratio = tuple[float, float] | None
 def ratio(cells: Cells, method: str, other: str) -> Ratio:
     """Errors of ``method`` over those of ``other``, over the scenes that both have.
 
-    ``other`` may end in "*": all methods that start so, compared scene by scene.
+    ``method`` may end in "*": all methods that start so, compared scene by scene.
     """
+    base = cells.get(other, {})
+    start = method.removesuffix("*")
     pairs = [
-        (cell, cells[row][scene])
-        for row in _matching(cells, other)
-        for name in _matching(cells, method)
-        for scene, cell in cells[name].items()
-        if scene in cells[row]
+        (cell, base[scene])
+        for name, row in cells.items()
+        if name == method or (start != method and name.startswith(start))
+        for scene, cell in row.items()
+        if scene in base
     ]
     if not pairs or not all(math.isfinite(c.position) for pair in pairs for c in pair):
         return None
@@ -81,12 +83,6 @@ def ratio(cells: Cells, method: str, other: str) -> Ratio:
         _geometric_mean(a.position / b.position for a, b in pairs),
         _geometric_mean(a.rotation_deg / b.rotation_deg for a, b in pairs),
     )
-
-
-def _matching(cells: Cells, pattern: str) -> list[str]:
-    if pattern.endswith("*"):
-        return [name for name in cells if name.startswith(pattern[:-1])]
-    return [pattern] if pattern in cells else []
 
 
 def _geometric_mean(values: Iterable[float]) -> float:
