@@ -121,9 +121,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--paper", action="store_true", help="compare raw numbers of wrong scenes as well"
     )
     parser.add_argument(
-        "--references",
+        "--baselines",
+        nargs="?",
+        const="",
         metavar="BACKBONE=WEIGHTS",
-        help="also judge mean pose, nearest frame, retrieval and ridge on frozen features",
+        help="also print what the mean training pose, perfect retrieval, retrieval and ridge "
+        "regression reach; features of BACKBONE, frozen (default: the model's, ImageNet weights)",
     )
     _json(parser)
     _output(parser, "runs/evaluate")

@@ -1,6 +1,7 @@
 """Evaluation and offline replay: one definition of every number, equal on equal bytes."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -16,8 +17,8 @@ from mspn_ros.datasets.bag_writer import write_bag
 from mspn_ros.datasets.bags import BagReader
 from mspn_ros.datasets.scene_set import load_scene_set
 from mspn_ros.evaluation.answers import Answer, make_table, write_trajectories
+from mspn_ros.evaluation.baselines import baseline_answers
 from mspn_ros.evaluation.evaluate import evaluate, evaluation_frames
-from mspn_ros.evaluation.references import reference_answers
 from mspn_ros.evaluation.replay import ground_truth, replay_offline
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.backbone import Architecture
@@ -124,8 +125,8 @@ def test_trajectories_hold_equal_stamps_for_evo(tmp_path, scenes, localizer):
         assert (np.diff(true[:, 0]) > 0).all()
 
 
-def test_references_are_what_they_say(scenes):
-    found = reference_answers(
+def test_baselines_are_what_they_say(scenes):
+    found = baseline_answers(
         scenes, "test", Architecture("mobilenet_v3_small", resize=72, crop=64), "none"
     )
     hall = [a for a in found["mean"] if a.scene == "hall"]
@@ -137,12 +138,42 @@ def test_references_are_what_they_say(scenes):
         assert metrics.rotation_error_deg(
             a.estimate.quaternion, a.pose.quaternion
         ) == pytest.approx(1.0, abs=1e-6)
-    same = reference_answers(
+    same = baseline_answers(
         scenes, "train", Architecture("mobilenet_v3_small", resize=72, crop=64), "none"
     )
     for a in same["retrieval"]:
         # Asked for its own training frames, retrieval must find each itself.
         np.testing.assert_allclose(a.estimate.position, a.pose.position)
+
+
+def test_baselines_stand_beside_the_model(place, tmp_path, capsys):
+    data = [f"{scene}={place / scene}" for scene in SCENES]
+    arguments = ["--model", str(place / "model"), "--device", "cpu", "--output", str(tmp_path)]
+    weights = "mobilenet_v3_small=none"
+    assert main(["evaluate", "--data", *data, *arguments, "--oracle", "--baselines", weights]) == 0
+    printed = capsys.readouterr().out
+    for title in ("this model", "mean training pose", "perfect retrieval", "retrieval", "ridge"):
+        assert title in printed
+    result = json.loads((tmp_path / "result.json").read_text())
+    hall = result["baselines"]["nearest"]["scenes"]["hall"]
+    assert f"{hall['median_position']:.3f} / {hall['median_rotation_deg']:.1f}" in printed
+    ratios = [
+        result["scenes"][s]["median_position"]
+        / result["baselines"]["mean"]["scenes"][s]["median_position"]
+        for s in SCENES
+    ]
+    mean = float(np.exp(np.log(ratios).mean()))
+    row = next(line for line in printed.splitlines() if "mean training pose" in line)
+    assert f"{mean:.2f} /" in row
+
+
+def test_baselines_need_training_frames(place, tmp_path, capsys):
+    shutil.copytree(place / "hall", tmp_path / "hall")
+    (tmp_path / "hall/TrainSplit.txt").write_text("")
+    arguments = ["--model", str(place / "model"), "--data", f"hall={tmp_path / 'hall'}"]
+    out = ["--output", str(tmp_path / "out"), "--baselines"]
+    assert main(["evaluate", *arguments, *out]) == 1
+    assert "no training frames in" in capsys.readouterr().err
 
 
 def test_ground_truth_in_a_foreign_frame_asks_for_the_scene(place, scenes, localizer):

@@ -11,6 +11,9 @@ from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
 if TYPE_CHECKING:
+    from mspn_ros.datasets.base import SceneData
+    from mspn_ros.evaluation.answers import Table
+    from mspn_ros.inference.localizer import Localizer
     from mspn_ros.training.loop import Step, Trainer
 
 PRESETS = ("default", "paper")
@@ -123,14 +126,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Table, JSON, plots and TUM files of a model on a split."""
     from mspn_ros.datasets.scene_set import load_scene_set
     from mspn_ros.evaluation.answers import make_table, write_json, write_trajectories
+    from mspn_ros.evaluation.baselines import TITLES
     from mspn_ros.evaluation.evaluate import evaluate as run
     from mspn_ros.evaluation.plots import plot_errors, plot_tracks
-    from mspn_ros.evaluation.report import HEADER, table_cells, table_markdown
+    from mspn_ros.evaluation.report import HEADER, comparison_cells, markdown_table, table_cells
     from mspn_ros.inference.localizer import Localizer
 
     output = make_folder(arguments.output)
     localizer = Localizer.load(arguments.model, arguments.device)
     scenes = load_scene_set(arguments.data)
+    baselines = _baselines(arguments, localizer, scenes)
     with progress_bar("evaluating") as update:
         answers, bad = run(localizer, scenes, arguments.split, arguments.oracle, update)
     for frame in bad:
@@ -141,13 +146,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
     title = f"{model} on {arguments.split}, " + ("scene known" if table.oracle else "end to end")
     print_table(title, HEADER, table_cells(table))
     result = table.to_json()
-    markdown = {title: table_markdown(table)}
-    if arguments.references:
-        result["references"] = {}
-        for method, reference in _references(arguments, scenes, rows).items():
-            print_table(f"{method}, scene known", HEADER, table_cells(reference))
-            result["references"][method] = reference.to_json()
-            markdown[f"{method}, scene known"] = table_markdown(reference)
+    markdown = {title: markdown_table(HEADER, table_cells(table))}
+    if baselines:
+        result["baselines"] = {name: table.to_json() for name, table in baselines.items()}
+        titled = {TITLES[name]: table for name, table in baselines.items()}
+        header, cells = comparison_cells({"this model": table, **titled})
+        heading = "this model beside baselines, which are told the scene"
+        print_table(heading, header, cells)
+        markdown[heading] = markdown_table(header, cells)
     write_json(arguments.json or output / "result.json", result)
     (output / "tables.md").write_text("\n".join(f"### {k}\n\n{v}" for k, v in markdown.items()))
     plot_tracks(answers, rows, output / "tracks.png")
@@ -157,17 +163,26 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _references(arguments: argparse.Namespace, scenes: Any, rows: Any) -> dict[str, Any]:
+def _baselines(
+    arguments: argparse.Namespace, localizer: Localizer, scenes: list[SceneData]
+) -> dict[str, Table]:
+    """Tables of the asked-for baselines by method; none if nobody asked."""
     from mspn_ros.evaluation.answers import make_table
-    from mspn_ros.evaluation.references import reference_answers
+    from mspn_ros.evaluation.baselines import baseline_answers
     from mspn_ros.network.backbone import Architecture
 
-    backbone, _, weights = arguments.references.partition("=")
-    with progress_bar("references") as update:
-        found = reference_answers(
-            scenes, arguments.split, Architecture(backbone), weights or "imagenet", update
+    if arguments.baselines is None:
+        return {}
+    backbone, _, weights = arguments.baselines.partition("=")
+    architecture = Architecture(backbone or localizer.architecture.backbone)
+    with progress_bar("baselines") as update:
+        found = baseline_answers(
+            scenes, arguments.split, architecture, weights or "imagenet", update
         )
-    return {name: make_table(answers, rows, name, oracle=True) for name, answers in found.items()}
+    return {
+        name: make_table(answers, localizer.rows, name, oracle=True)
+        for name, answers in found.items()
+    }
 
 
 def params(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from mspn_ros.evaluation.answers import Answer, Table, by_scene, scene_errors
 from mspn_ros.metrics import SceneScore
 from mspn_ros.records import ImageHW3, MspnError, SceneRow
@@ -60,11 +62,34 @@ def _cells(score: SceneScore) -> tuple[str, ...]:
     )
 
 
-def table_markdown(table: Table) -> str:
-    """The table in Markdown, for docs and logs."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in table_cells(table)]
-    return "\n".join(lines) + "\n"
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, for docs and logs."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
+
+
+def comparison_cells(tables: dict[str, Table]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows: a method each with its medians by scene, the first being the model's.
+
+    The last column is the model's errors over the method's, position / rotation, as geometric
+    means over scenes: below 1 the model is better.
+    """
+    model, *_ = tables.values()
+    header = ("method", *(f"{s.scene} ({s.unit}/deg)" for s in model.scores), "model / method")
+    rows = []
+    for title, table in tables.items():
+        cells = [f"{s.median_position:.3f} / {s.median_rotation_deg:.1f}" for s in table.scores]
+        rows.append((title, *cells, "" if table is model else _ratio(model, table)))
+    return header, rows
+
+
+def _ratio(model: Table, other: Table) -> str:
+    means = []
+    for kind in ("median_position", "median_rotation_deg"):
+        pairs = zip(model.scores, other.scores, strict=True)
+        ratios = np.array([getattr(a, kind) / max(getattr(b, kind), 1e-12) for a, b in pairs])
+        means.append(f"{np.exp(np.log(ratios).mean()):.2f}")
+    return " / ".join(means)
 
 
 @dataclass(frozen=True, slots=True)

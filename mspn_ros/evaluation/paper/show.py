@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mspn_ros.evaluation.paper.published import Cell
 from mspn_ros.evaluation.paper.tables import PaperTable, Ratio
+from mspn_ros.evaluation.report import markdown_table
 
 # (title, header, rows)
 Block = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
@@ -88,13 +89,8 @@ def _part(ratio: Ratio, i: int) -> str:
 
 def markdown(table: PaperTable) -> str:
     """All blocks and ratios as Markdown."""
-    parts = []
-    for title, header, rows in blocks(table):
-        lines = [f"**{title}**", "", _line(header), _line(("---",) * len(header))]
-        parts.append("\n".join([*lines, *map(_line, rows)]))
-    parts.append("\n".join(f"- {line}" for line in ratio_lines(table)))
-    return "\n\n".join(parts) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    parts = [
+        f"**{title}**\n\n{markdown_table(header, rows)}" for title, header, rows in blocks(table)
+    ]
+    parts.append("\n".join(f"- {line}" for line in ratio_lines(table)) + "\n")
+    return "\n".join(parts)

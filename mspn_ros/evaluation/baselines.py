@@ -17,10 +17,18 @@ from mspn_ros.evaluation.answers import Answer
 from mspn_ros.geometry import mean_quaternion
 from mspn_ros.network.backbone import Architecture, Backbone, load_pretrained
 from mspn_ros.network.coding import PoseCoding
-from mspn_ros.records import Array, PoseEstimate
+from mspn_ros.records import Array, DatasetError, PoseEstimate
 from mspn_ros.training.config import ValidationConfig
 from mspn_ros.training.held_out import sample_features
 from mspn_ros.training.samples import FrameStore, Samples, cut_validation
+
+# Method -> what tables call it.
+TITLES = {
+    "mean": "mean training pose",
+    "nearest": "perfect retrieval",
+    "retrieval": "retrieval",
+    "ridge": "ridge regression",
+}
 
 _RIDGE_STRENGTHS = 10.0 ** np.arange(-3, 5)
 
@@ -28,14 +36,14 @@ Predict = tuple[Array, Array]  # positions (N, 3), quaternions (N, 4) xyzw
 Index = npt.NDArray[np.int64]
 
 
-def reference_answers(
+def baseline_answers(
     scenes: Sequence[SceneData],
     split: str,
     architecture: Architecture,
     weights: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[Answer]]:
-    """Answers of each reference method on ``split``, keyed by the method's name.
+    """Answers of each method in TITLES on ``split``.
 
     ``mean``: the scene's mean training pose. ``nearest``: the training frame nearest to the true
     pose (distance / extent + angle / 90 degrees), what perfect retrieval could reach.
@@ -45,9 +53,15 @@ def reference_answers(
     Raises:
         MspnError: unusable scenes or weights.
     """
+    for scene in scenes:
+        if not scene.split("train"):
+            raise DatasetError(
+                f"scene {scene.name}: no training frames in {scene.root}, which baselines answer "
+                "from; add them, or evaluate without --baselines"
+            )
     backbone = Backbone(architecture).eval()
     load_pretrained(backbone, weights)
-    result: dict[str, list[Answer]] = {m: [] for m in ("mean", "nearest", "retrieval", "ridge")}
+    result: dict[str, list[Answer]] = {method: [] for method in TITLES}
     for scene in scenes:
         train, test = (
             FrameStore([scene], name, architecture.resize, "auto", progress).take(
