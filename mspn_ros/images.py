@@ -1,8 +1,4 @@
-"""From encoded or raw image bytes to what the network sees; training and the robot share it.
-
-An image is a contiguous (H, W, 3) uint8 RGB array. ``resize_shorter_side`` is the one reference
-resize of the project: faster ones are held against it.
-"""
+"""From encoded or raw bytes to an image: a contiguous (H, W, 3) uint8 RGB array."""
 
 from __future__ import annotations
 
@@ -13,12 +9,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
-from mspn_ros.records import ImageError, ImageHW3, Intrinsics
+from mspn_ros.records import ImageError, ImageHW3
 
 # Bounds for images from strangers: a forged header must not allocate gigabytes.
 MAX_PIXELS = 64_000_000
@@ -201,61 +194,3 @@ def image_size(path: Path) -> tuple[int, int]:
         raise ImageError(
             f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from error
-
-
-def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
-    """(height, width) after the shorter side has become ``shorter``, the other rounded."""
-    scale = shorter / min(height, width)
-    return max(shorter, round(height * scale)), max(shorter, round(width * scale))
-
-
-def resize_shorter_side(image_HW3: Tensor, shorter: int) -> Tensor:
-    """Resize so that the shorter side is ``shorter``: (H, W, 3) uint8 -> (h, w, 3) uint8.
-
-    Antialiased bilinear in float32, then rounded to uint8, on whatever device the image is: the
-    bytes that training keeps are the bytes that the robot computes. The paper, section 4.2.
-    """
-    height, width = resized_shape(image_HW3.shape[0], image_HW3.shape[1], shorter)
-    if image_HW3.shape[:2] == (height, width):
-        return image_HW3
-    planes = image_HW3.permute(2, 0, 1).unsqueeze(0).float()
-    resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-    return resized.round_().clamp_(0, 255).to(torch.uint8).squeeze(0).permute(1, 2, 0)
-
-
-def center_crop(image_HW3: Tensor, size: int) -> Tensor:
-    """The central ``size`` x ``size`` square: (H, W, 3) -> (size, size, 3)."""
-    top = (image_HW3.shape[0] - size) // 2
-    left = (image_HW3.shape[1] - size) // 2
-    return image_HW3[top : top + size, left : left + size]
-
-
-def prepare(image: ImageHW3, shorter: int, crop: int, device: torch.device) -> Tensor:
-    """Resize and centre-crop on ``device``: (H, W, 3) uint8 array -> (3, crop, crop) uint8.
-
-    The test-time half of the paper's section 4.2; the network normalises (see ``normalise``).
-    """
-    tensor = torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device)
-    return center_crop(resize_shorter_side(tensor, shorter), crop).permute(2, 0, 1)
-
-
-def normalise(image_B3HW: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 or float (0..255) images (B, 3, H, W) -> float32, (x / 255 - mean) / std by channel."""
-    return (image_B3HW.float() / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
-
-
-def prepared_intrinsics(intrinsics: Intrinsics, shorter: int, crop: int) -> Intrinsics:
-    """The camera that sees what ``prepare`` returns: scaled, then shifted by the central crop."""
-    height, width = resized_shape(intrinsics.height, intrinsics.width, shorter)
-    scaled = intrinsics.scaled_to(width, height)
-    left, top = (width - crop) // 2, (height - crop) // 2
-    return Intrinsics(
-        scaled.fx,
-        scaled.fy,
-        scaled.cx - left,
-        scaled.cy - top,
-        crop,
-        crop,
-        scaled.distortion,
-        scaled.assumed,
-    )

@@ -32,7 +32,7 @@ def samples(tmp_path_factory):
         read_scene(write_walk(root / name, train=count, seed=count))
         for name, count in (("long", 30), ("short", 7))
     ]
-    store = FrameStore(scenes, "train", 48, str(root / "cache"))
+    store = FrameStore(scenes, "train", CONFIG.architecture.view, str(root / "cache"))
     return store.take([scene.split("train") for scene in scenes])[0]
 
 

@@ -16,10 +16,13 @@ from dataset_files import write_walk
 from PIL import Image
 
 from mspn_ros.datasets import read_scene
-from mspn_ros.images import center_crop, read_image, resize_shorter_side
+from mspn_ros.images import read_image
 from mspn_ros.records import ConfigError
 from mspn_ros.training.cache import cache_folder, open_pack
 from mspn_ros.training.samples import FrameStore, gather_windows
+from mspn_ros.view import View, center_crop
+
+VIEW = View(40, 48)
 
 OPEN = """
 import sys
@@ -27,9 +30,10 @@ from pathlib import Path
 from mspn_ros.datasets import read_scene
 from mspn_ros.training.cache import open_pack
 from mspn_ros.records import MspnError
+from mspn_ros.view import View
 try:
     scene = read_scene(Path(sys.argv[1]))
-    pack = open_pack(scene.split("train"), int(sys.argv[3]), Path(sys.argv[2]))
+    pack = open_pack(scene.split("train"), View(32, int(sys.argv[3])), Path(sys.argv[2]))
     print(pack.key, int(pack.pixels_P3.long().sum()))
 except MspnError as error:
     sys.exit(f"mspn: {error}")
@@ -54,30 +58,30 @@ def image(pack, i):
 
 def test_packs_hold_the_reference_resize_and_are_made_once(walk, tmp_path):
     frames, folder = walk.split("train"), tmp_path / "cache"
-    pack = open_pack(frames, 48, folder)
+    pack = open_pack(frames, VIEW, folder)
     for i, frame in enumerate(frames):
-        expected = resize_shorter_side(torch.from_numpy(read_image(frame.image_path)), 48)
+        expected = VIEW.resized(torch.from_numpy(read_image(frame.image_path)))
         assert torch.equal(image(pack, i), expected)
     (stored,) = folder.glob("*.u8")
     before = stored.stat()
-    again = open_pack(frames, 48, folder)
+    again = open_pack(frames, VIEW, folder)
     assert torch.equal(again.pixels_P3, pack.pixels_P3)
     after = stored.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    in_memory = open_pack(frames, 48, None)
+    in_memory = open_pack(frames, VIEW, None)
     assert torch.equal(in_memory.pixels_P3, pack.pixels_P3)
 
 
 def test_another_size_or_another_image_is_another_pack(walk, tmp_path):
     frames, folder = walk.split("train"), tmp_path / "cache"
-    first = open_pack(frames, 48, folder)
-    assert open_pack(frames, 40, folder).key != first.key
+    first = open_pack(frames, VIEW, folder)
+    assert open_pack(frames, View(32, 40), folder).key != first.key
     path = frames[3].image_path
     stamp = path.stat()
     Image.new("RGB", (96, 72), (1, 2, 3)).save(path)
     # Not fooled by a kept time stamp, as after an unpacked archive.
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    changed = open_pack(frames, 48, folder)
+    changed = open_pack(frames, VIEW, folder)
     assert changed.key != first.key
     assert image(changed, 3).float().mean() < 10
 
@@ -105,22 +109,21 @@ def test_a_pack_whose_writer_was_killed_is_made_anew(tmp_path):
     killed.communicate()
     assert list(folder.glob("*.part"))
     assert not list(folder.glob("*.json"))
-    pack = open_pack(scene.split("train"), 400, folder)
+    pack = open_pack(scene.split("train"), View(32, 400), folder)
     assert len(pack.size_S2) == 300
     assert not list(folder.glob("*.part"))
-    expected = resize_shorter_side(
-        torch.from_numpy(read_image(scene.split("train")[299].image_path)), 400
-    )
+    last = read_image(scene.split("train")[299].image_path)
+    expected = View(32, 400).resized(torch.from_numpy(last))
     assert torch.equal(image(pack, 299), expected)
 
 
 def test_a_shortened_pack_is_not_believed(walk, tmp_path):
     frames, folder = walk.split("train"), tmp_path / "cache"
-    whole = open_pack(frames, 48, folder).pixels_P3.clone()
+    whole = open_pack(frames, VIEW, folder).pixels_P3.clone()
     (stored,) = folder.glob("*.u8")
     with stored.open("r+b") as file:
         file.truncate(1000)
-    assert torch.equal(open_pack(frames, 48, folder).pixels_P3, whole)
+    assert torch.equal(open_pack(frames, VIEW, folder).pixels_P3, whole)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(walk, tmp_path):
@@ -137,7 +140,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(walk, tmp_path)
 def test_a_cache_folder_that_cannot_be_made_says_what_to_do(walk, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
-        open_pack(walk.split("train"), 48, tmp_path / "file" / "cache")
+        open_pack(walk.split("train"), VIEW, tmp_path / "file" / "cache")
 
 
 def test_the_cache_follows_the_users_cache_folder(monkeypatch, tmp_path):
@@ -149,7 +152,7 @@ def test_the_cache_follows_the_users_cache_folder(monkeypatch, tmp_path):
 
 
 def store_of(scenes, tmp_path):
-    return FrameStore(scenes, "train", 48, str(tmp_path / "cache"))
+    return FrameStore(scenes, "train", VIEW, str(tmp_path / "cache"))
 
 
 def test_crops_of_mixed_resolutions_are_those_of_each_image(tmp_path):
@@ -167,7 +170,7 @@ def test_crops_of_mixed_resolutions_are_those_of_each_image(tmp_path):
     assert not bad
     index = torch.tensor([2, 20, 3, 0, 13])
     images = [
-        resize_shorter_side(torch.from_numpy(read_image(samples.frames[i].image_path)), 48)
+        VIEW.resized(torch.from_numpy(read_image(samples.frames[i].image_path)))
         for i in index.tolist()
     ]
     centred = samples.center_crops(index, 40)

@@ -1,4 +1,4 @@
-"""Decoding of every encoding, refusal of every bad image, and the geometry of resize and crop."""
+"""Decoding of every encoding, and refusal of every bad image."""
 
 import array
 import io
@@ -15,18 +15,13 @@ from PIL import Image
 from mspn_ros import images
 from mspn_ros.images import (
     RAW_ENCODINGS,
-    center_crop,
     decode_compressed,
     decode_raw,
     image_size,
-    normalise,
-    prepare,
-    prepared_intrinsics,
     read_image,
-    resize_shorter_side,
-    resized_shape,
 )
-from mspn_ros.records import ImageError, Intrinsics
+from mspn_ros.records import ImageError
+from mspn_ros.view import View
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 ALPHA = np.full((6, 10, 1), 7, np.uint8)
@@ -125,7 +120,7 @@ def test_decoding_of_immutable_bytes_can_be_prepared_without_a_warning():
     image = decode_raw(RGB.tobytes(), 6, 10, "rgb8", 30)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prepare(image, 4, 4, torch.device("cpu"))
+        View(4, 4).prepared(image, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -285,76 +280,3 @@ def test_files_are_read_and_missing_ones_refused(tmp_path):
         for read in (read_image, image_size):
             with pytest.raises(ImageError, match=broken.name):
                 read(broken)
-
-
-# --- resize, crop, intrinsics --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [(480, 640, (256, 341)), (640, 480, (341, 256)), (256, 256, (256, 256)), (90, 100, (256, 284))],
-)
-def test_shorter_side_gets_the_size_asked_for(height, width, expected):
-    assert resized_shape(height, width, 256) == expected
-    image = torch.zeros((height, width, 3), dtype=torch.uint8)
-    assert resize_shorter_side(image, 256).shape == (*expected, 3)
-
-
-def test_resize_of_the_right_size_changes_nothing():
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8))
-    assert torch.equal(resize_shorter_side(image, 8), image)
-
-
-def test_resize_averages_the_pixels_it_merges():
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 200  # without antialiasing they would alias to 0 or 200
-    small = resize_shorter_side(torch.from_numpy(stripes), 16)
-    assert small[2:-2, 2:-2].float().sub(100).abs().max() <= 3
-
-
-def test_resize_keeps_a_linear_ramp_within_rounding():
-    ramp = np.tile(np.arange(64, dtype=np.uint8)[:, None] * 2, (1, 48))
-    image = torch.from_numpy(np.repeat(ramp[..., None], 3, 2))
-    small = resize_shorter_side(image, 24)  # half
-    expected = 2 * ((np.arange(32) + 0.5) * 2 - 0.5)
-    assert np.abs(small[2:-2, 5, 0].numpy() - expected[2:-2]).max() <= 1
-
-
-def test_crop_is_central():
-    image = torch.arange(7 * 10).reshape(7, 10, 1).expand(7, 10, 3)
-    crop = center_crop(image, 4)
-    assert crop.shape == (4, 4, 3)
-    assert crop[0, 0, 0] == 1 * 10 + 3
-
-
-@pytest.mark.parametrize(("height", "width"), [(120, 161), (201, 133), (64, 64)])
-def test_prepared_intrinsics_project_where_the_prepared_image_shows(height, width):
-    camera = Intrinsics(150.0, 140.0, width / 2 - 3, height / 2 + 2, width, height)
-    prepared = prepared_intrinsics(camera, 80, 64)
-    assert (prepared.width, prepared.height) == (64, 64)
-    rows, columns = np.mgrid[:height, :width]
-    for u, v in ((width / 2, height / 2), (width / 2 - 9.3, height / 2 + 12.6)):
-        # A soft bright dot at (u, v), found again by its centre of mass.
-        dot = 250 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 18)
-        image = np.repeat(dot[..., None], 3, 2).round().astype(np.uint8)
-        seen = prepare(image, 80, 64, torch.device("cpu"))[0].double().numpy()
-        y, x = np.mgrid[:64, :64]
-        found = (seen * x).sum() / seen.sum(), (seen * y).sum() / seen.sum()
-        ray = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
-        expected = ray[0] * prepared.fx + prepared.cx, ray[1] * prepared.fy + prepared.cy
-        np.testing.assert_allclose(found, expected, atol=0.05)
-
-
-def test_prepare_gives_planes_in_rgb_order():
-    even = np.tile(np.uint8([RED, GREEN, BLUE]), (40, 50, 1))
-    planes = prepare(even, 32, 24, torch.device("cpu"))
-    assert (planes.shape, planes.dtype) == ((3, 24, 24), torch.uint8)
-    assert planes[:, 5, 5].tolist() == [RED, GREEN, BLUE]
-
-
-def test_normalise_follows_mean_and_deviation_of_each_channel():
-    image = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
-    mean, deviation = torch.tensor([0.5, 0.1, 0.2]), torch.tensor([0.5, 0.2, 0.4])
-    result = normalise(image, mean, deviation).flatten()
-    torch.testing.assert_close(result, torch.tensor([-1.0, 0.5, 2.0]))
-    assert result.dtype == torch.float32

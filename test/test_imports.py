@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mspn_ros"
-BASE = {"records", "geometry", "metrics", "images", "paths"}
+BASE = {"records", "geometry", "metrics", "images", "paths", "view"}
 # Room -> rooms it may import; docs/architecture.md draws this table.
 ALLOWED = {
     "records": set(),
@@ -14,6 +14,7 @@ ALLOWED = {
     "geometry": {"records"},
     "metrics": {"records"},
     "images": {"records"},
+    "view": {"records"},
     "terminal": set(),
     "network": BASE,
     "datasets": BASE,

@@ -64,7 +64,7 @@ def baseline_answers(
     result: dict[str, list[Answer]] = {method: [] for method in TITLES}
     for scene in scenes:
         train, test = (
-            FrameStore([scene], name, architecture.resize, "auto", progress).take(
+            FrameStore([scene], name, architecture.view, "auto", progress).take(
                 [scene.split(name)], to_learn=name == "train"
             )[0]
             for name in ("train", split)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mspn_ros.geometry import Similarity
-from mspn_ros.images import prepare
 from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
 from mspn_ros.network.backbone import Architecture
 from mspn_ros.network.coding import PoseCoding
@@ -201,14 +200,14 @@ class Localizer:
         """
         if not images:
             return []
-        size = self.architecture
-        prepared = [prepare(image, size.resize, size.crop, self.device) for image in images]
+        view = self.architecture.view
+        prepared = [view.prepared(image, self.device) for image in images]
         return self.localize_prepared(torch.stack(prepared), scene, min_confidence)
 
     def localize_prepared(
         self, image_B3HW: Tensor, scene: str | None = None, min_confidence: float | None = None
     ) -> list[PoseEstimate]:
-        """As ``localize``, for what ``images.prepare`` has made: (B, 3, crop, crop) uint8."""
+        """As ``localize``, for what ``View.prepared`` has made: (B, 3, crop, crop) uint8."""
         read_out = self._read_out  # one bank for the whole call, even if reloaded meanwhile
         forced = None
         if scene:

@@ -14,9 +14,9 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mspn_ros.images import normalise
 from mspn_ros.paths import file_digest
 from mspn_ros.records import ConfigError, ModelError
+from mspn_ros.view import View, normalise
 
 # The attribute that holds the classifier, by family: ResNet and its kin, MobileNet and its kin,
 # Swin, ViT.
@@ -34,7 +34,7 @@ class Architecture:
     4.1); a number adds a projection to it (2048 gives the paper's parameter counts). ``neck`` is
     what follows the pooling: ``linear``, or ``posenet`` for the ReLU and dropout of the networks
     before MSPN (Kendall and Cipolla 2017), which needs a ``feature_size``.
-    Images are resized so that the shorter side is ``resize``, then cropped to ``crop``.
+    Images become squares of ``crop`` pixels as ``fit`` says, see ``view.View``.
     """
 
     backbone: str = "resnet34"
@@ -43,6 +43,7 @@ class Architecture:
     pose_parameters: int = 6
     resize: int = 256
     crop: int = 224
+    fit: Literal["crop", "squeeze"] = "crop"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -53,6 +54,8 @@ class Architecture:
             raise ConfigError(
                 f"crop {self.crop} and resize {self.resize} need 32 <= crop <= resize <= 2048"
             )
+        if self.fit not in ("crop", "squeeze"):
+            raise ConfigError(f"fit {self.fit!r} is not crop or squeeze")
         if self.feature_size is not None and not 1 <= self.feature_size <= 65536:
             raise ConfigError(f"feature_size {self.feature_size} is not within 1 to 65536")
         if self.neck not in ("linear", "posenet"):
@@ -60,12 +63,19 @@ class Architecture:
         if self.neck == "posenet" and self.feature_size is None:
             raise ConfigError("neck posenet needs a feature_size; PoseNet's is 2048")
 
+    @property
+    def view(self) -> View:
+        """What of an image the network sees."""
+        return View(self.crop, self.resize, self.fit)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, in a fixed order."""
         fields = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        # Absent where it is the usual one: the ids of models made before there was a choice hold.
-        if self.neck == "linear":
-            del fields["neck"]
+        # Absent where they are the usual ones: the ids of models made before there was a choice
+        # hold.
+        for name, usual in (("neck", "linear"), ("fit", "crop")):
+            if fields[name] == usual:
+                del fields[name]
         return fields
 
     @classmethod

@@ -50,32 +50,32 @@ def draw(
 def turned_labels(samples: Samples, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:
     """Orientations (B, 4) xyzw as the shifted crops show them; unturned without intrinsics."""
     label_B4 = samples.quaternion_S4[index_B]
-    camera_B4 = samples.camera_S4[index_B]
-    turn_B4 = crop_turn(camera_B4, samples.size_S2[index_B], drawn.top_B, drawn.left_B, crop)
-    known_B1 = camera_B4.isfinite().all(1, keepdim=True)
+    camera_BK = samples.camera_SK[index_B]
+    turn_B4 = crop_turn(camera_BK, samples.size_S2[index_B], drawn.top_B, drawn.left_B, crop)
+    known_B1 = camera_BK.isfinite().all(1, keepdim=True)
     return torch.where(known_B1, quaternion_multiply(label_B4, turn_B4), label_B4)
 
 
 def crop_turn(
-    camera_B4: Tensor, size_B2: Tensor, top_B: Tensor, left_B: Tensor, crop: int
+    camera_BK: Tensor, size_B2: Tensor, top_B: Tensor, left_B: Tensor, crop: int
 ) -> Tensor:
     """Rotations (B, 4) xyzw that take the central crop's middle ray to that of a shifted crop.
 
-    ``camera_B4`` is fx, fy, cx, cy; ``size_B2`` the image's (height, width). A camera turned by
-    it sees about what the shifted crop shows (up to a homography), so that
+    ``camera_BK`` is ``view.camera_vector``, ``size_B2`` the image's (height, width). A camera
+    turned by it sees about what the shifted crop shows (up to a homography), so that
     camera_to_world * turn is the shifted crop's true orientation. float64.
     """
     centre_B2 = (size_B2 - crop) // 2
-    start = _ray(camera_B4, centre_B2[:, 0], centre_B2[:, 1], crop)
-    end = _ray(camera_B4, top_B, left_B, crop)
+    start = _ray(camera_BK, centre_B2[:, 0], centre_B2[:, 1], crop)
+    end = _ray(camera_BK, top_B, left_B, crop)
     # The half-angle form of the shortest turn between unit vectors; never near 180 degrees here.
     vector_B3 = torch.linalg.cross(start, end)
     scalar_B1 = 1 + (start * end).sum(1, keepdim=True)
     return torch.nn.functional.normalize(torch.cat((vector_B3, scalar_B1), 1), dim=1)
 
 
-def _ray(camera_B4: Tensor, top_B: Tensor, left_B: Tensor, crop: int) -> Tensor:
-    fx, fy, cx, cy = camera_B4.unbind(1)
+def _ray(camera_BK: Tensor, top_B: Tensor, left_B: Tensor, crop: int) -> Tensor:
+    fx, fy, cx, cy = camera_BK[:, :4].unbind(1)
     x, y = (left_B + crop / 2 - cx) / fx, (top_B + crop / 2 - cy) / fy
     return torch.nn.functional.normalize(torch.stack((x, y, torch.ones_like(x)), 1), dim=1)
 

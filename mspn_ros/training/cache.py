@@ -26,10 +26,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mspn_ros.images import read_image, resize_shorter_side
+from mspn_ros.images import read_image
 from mspn_ros.paths import file_digest
 from mspn_ros.records import ConfigError, Frame, ImageError
 from mspn_ros.store.files import locked, write_whole
+from mspn_ros.view import View
 
 _FORMAT = 1
 # Decoded images waiting to be written; bounds the memory.
@@ -66,9 +67,9 @@ def cache_folder(setting: str) -> Path | None:
 
 
 def open_pack(
-    frames: Sequence[Frame], resize: int, folder: Path | None, progress: Progress | None = None
+    frames: Sequence[Frame], view: View, folder: Path | None, progress: Progress | None = None
 ) -> ImagePack:
-    """The pack of ``frames`` with their shorter side at ``resize``; made if it is not there.
+    """The pack of ``frames`` as ``view`` resizes them; made if it is not there.
 
     ``folder`` None decodes into memory. Several processes may ask at once: one makes the pack,
     the others wait for it.
@@ -80,17 +81,23 @@ def open_pack(
         digests = tuple(pool.map(lambda frame: file_digest(frame.image_path), frames))
     if folder is None:
         buffer = bytearray()
-        sizes, problems = _decode(frames, resize, buffer.extend, progress)
+        sizes, problems = _decode(frames, view, buffer.extend, progress)
         return _pack("", np.frombuffer(buffer, np.uint8), sizes, problems, digests)
-    key = hashlib.sha256(b"".join((f"{_FORMAT}|{resize}|".encode(), *digests))).hexdigest()[:32]
+    content = b"".join((f"{_FORMAT}|{_size(view)}|".encode(), *digests))
+    key = hashlib.sha256(content).hexdigest()[:32]
     try:
         found = _map(folder, key, digests)
-        return found or _make(folder, key, frames, resize, digests, progress)
+        return found or _make(folder, key, frames, view, digests, progress)
     except OSError as error:
         raise ConfigError(
             f"{folder}: the image cache cannot be written ({error.strerror}); free space, or set "
             "cache (or XDG_CACHE_HOME) to another folder, or cache=none to keep images in memory"
         ) from error
+
+
+def _size(view: View) -> str:
+    """What decides the pixels of a pack."""
+    return f"squeeze{view.size}" if view.fit == "squeeze" else f"{view.resize}"
 
 
 def _map(folder: Path, key: str, digests: tuple[bytes, ...]) -> ImagePack | None:
@@ -131,7 +138,7 @@ def _make(
     folder: Path,
     key: str,
     frames: Sequence[Frame],
-    resize: int,
+    view: View,
     digests: tuple[bytes, ...],
     progress: Progress | None,
 ) -> ImagePack:
@@ -144,14 +151,14 @@ def _make(
         part = folder / f"{key}.part"
         try:
             with part.open("wb") as file:
-                sizes, problems = _decode(frames, resize, file.write, progress)
+                sizes, problems = _decode(frames, view, file.write, progress)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(folder / f"{key}.u8")
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        index = {"format": _FORMAT, "resize": resize, "sizes": sizes, "problems": problems}
+        index = {"format": _FORMAT, "resize": _size(view), "sizes": sizes, "problems": problems}
         write_whole(folder / f"{key}.json", json.dumps(index).encode())
     found = _map(folder, key, digests)
     if found is None:
@@ -161,7 +168,7 @@ def _make(
 
 def _decode(
     frames: Sequence[Frame],
-    resize: int,
+    view: View,
     write: Callable[[bytes], object],
     progress: Progress | None,
 ) -> tuple[list[tuple[int, int]], dict[int, str]]:
@@ -170,7 +177,7 @@ def _decode(
             image = torch.from_numpy(read_image(frame.image_path))
         except ImageError as error:
             return error
-        return resize_shorter_side(image, resize).contiguous()
+        return view.resized(image).contiguous()
 
     sizes: list[tuple[int, int]] = []
     problems: dict[int, str] = {}

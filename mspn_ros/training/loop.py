@@ -123,15 +123,15 @@ class Trainer:
 
     def _load(self) -> tuple[Samples, Samples | None, Samples | None, list[BadFrame]]:
         parts = [cut_validation(scene, self.config.validation) for scene in self.scenes]
-        resize, cache = self.config.architecture.resize, self.config.cache
-        store = FrameStore(self.scenes, "train", resize, cache, self.watch.loading)
+        view, cache = self.config.architecture.view, self.config.cache
+        store = FrameStore(self.scenes, "train", view, cache, self.watch.loading)
         train, bad = store.take([part[0] for part in parts])
         val, test = None, None
         if any(part[1] for part in parts):
             val, bad_val = store.take([part[1] for part in parts])
             bad += bad_val
         if self.config.validation.track_test:
-            tests = FrameStore(self.scenes, "test", resize, cache, self.watch.loading)
+            tests = FrameStore(self.scenes, "test", view, cache, self.watch.loading)
             frames = [scene.split("test") for scene in self.scenes]
             test, bad_test = tests.take(frames, to_learn=False)
             bad += bad_test

@@ -13,16 +13,17 @@ from mspn_ros.datasets.base import SceneData
 from mspn_ros.records import BadFrame, DatasetError, Frame, Pose
 from mspn_ros.training.cache import ImagePack, Progress, cache_folder, open_pack
 from mspn_ros.training.config import ValidationConfig
+from mspn_ros.view import CAMERA_NUMBERS, View, camera_vector
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Frames of all scenes with their resized images, shorter sides equal.
+    """Frames of all scenes with their resized images (``View.resized``).
 
     In the order of ``frames``: ``pack_S`` and ``first_S`` say in which of ``packs`` (P, 3) and
     at which pixel an image starts, ``size_S2`` is its (height, width); ``scene_S``;
-    ``position_S3`` in the scenes' units; ``quaternion_S4`` xyzw; ``camera_S4`` fx, fy, cx, cy of
-    the resized image, NaN where unknown.
+    ``position_S3`` in the scenes' units; ``quaternion_S4`` xyzw; ``camera_SK`` is
+    ``view.camera_vector`` of the resized image, NaN where unknown.
     """
 
     frames: tuple[Frame, ...]
@@ -33,7 +34,7 @@ class Samples:
     scene_S: Tensor
     position_S3: Tensor
     quaternion_S4: Tensor
-    camera_S4: Tensor
+    camera_SK: Tensor
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -77,7 +78,7 @@ class Samples:
         return pixels.view(height, width, 3)
 
     def center_crops(self, index_B: Tensor, size: int) -> Tensor:
-        """The central windows, where ``images.center_crop`` cuts them."""
+        """The central windows, where ``view.center_crop`` cuts them."""
         room_B2 = self.size_S2[index_B] - size
         return self.crops(index_B, room_B2[:, 0] // 2, room_B2[:, 1] // 2, size)
 
@@ -99,7 +100,7 @@ class FrameStore:
         self,
         scenes: Sequence[SceneData],
         split: str,
-        resize: int,
+        view: View,
         cache: str,
         progress: Progress | None = None,
     ) -> None:
@@ -117,7 +118,7 @@ class FrameStore:
                 if progress:
                     progress(before + count, total)
 
-            self.packs.append(open_pack(frames, resize, cache_folder(cache), tell))
+            self.packs.append(open_pack(frames, view, cache_folder(cache), tell))
             done += len(frames)
 
     def take(
@@ -168,7 +169,7 @@ class FrameStore:
             scene_S=scene_S,
             position_S3=torch.tensor(np.stack([f.pose.position for _, _, f in kept])),
             quaternion_S4=torch.tensor(np.stack([f.pose.quaternion for _, _, f in kept])),
-            camera_S4=torch.tensor(
+            camera_SK=torch.tensor(
                 [
                     _camera(frame, *size)
                     for (_, _, frame), size in zip(kept, size_S2.tolist(), strict=True)
@@ -184,11 +185,10 @@ def _same_pose(a: Pose, b: Pose) -> bool:
     return float(np.linalg.norm(a.position - b.position)) < 1e-6 and aligned > 1 - 1e-9
 
 
-def _camera(frame: Frame, height: int, width: int) -> tuple[float, float, float, float]:
+def _camera(frame: Frame, height: int, width: int) -> list[float]:
     if frame.intrinsics is None:
-        return (float("nan"),) * 4
-    camera = frame.intrinsics.scaled_to(width, height)
-    return camera.fx, camera.fy, camera.cx, camera.cy
+        return [float("nan")] * CAMERA_NUMBERS
+    return camera_vector(frame.intrinsics.scaled_to(width, height))
 
 
 def cut_validation(
