@@ -7,6 +7,7 @@ and bfloat16; NumPy-side rotations use ``scipy.spatial.transform.Rotation``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from mspn_ros.records import Array, Pose
 # Below this norm the first two series terms are exact to float64's last digit or nearly so,
 # while the closed form divides a vanishing number by another.
 _SMALL = 1e-4
+# Below it a matrix says next to nothing of its rotation, and gradients would explode.
+_LEAST_SUM = 1e-2
 
 
 def quaternion_to_log(quaternion: Tensor) -> Tensor:
@@ -67,6 +70,74 @@ def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
 def quaternion_conjugate(quaternion: Tensor) -> Tensor:
     """Inverse of unit quaternions: (..., 4) xyzw -> (..., 4)."""
     return torch.cat((-quaternion[..., :3], quaternion[..., 3:]), -1)
+
+
+class _NearestRotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix_B33: Tensor) -> Tensor:
+        u, s, vt = torch.linalg.svd(matrix_B33.double())
+        signs = torch.ones_like(s)
+        signs[:, 2] = torch.linalg.det(u @ vt).sign()
+        u = u * signs[:, None]
+        ctx.save_for_backward(u, s * signs, vt)
+        rotation_B33: Tensor = u @ vt
+        return rotation_B33.to(matrix_B33.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # dR = U [(U^T dM V - V^T dM^T U) / (s_i + s_j)] V^T: unlike through the decomposition's
+        # own derivative nothing is divided by differences of singular values, which may be zero.
+        u, s, vt = ctx.saved_tensors
+        inner = u.mT @ gradient.double() @ vt.mT
+        sums = (s[:, :, None] + s[:, None, :]).clamp(min=_LEAST_SUM)
+        turned: Tensor = u @ ((inner - inner.mT) / sums) @ vt
+        return turned.to(gradient.dtype)
+
+
+def nearest_rotation(matrix_B33: Tensor) -> Tensor:
+    """The rotation (B, 3, 3) nearest to each matrix in the Frobenius norm; differentiable.
+
+    Of sum w a b^T it is the rotation that best turns vectors b into a (Kabsch 1976).
+    """
+    rotation_B33: Tensor = _NearestRotation.apply(matrix_B33)
+    return rotation_B33
+
+
+def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
+    """(..., 4) xyzw unit quaternions -> (..., 3, 3)."""
+    x, y, z, w = quaternion.unbind(-1)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+        (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+    )
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def matrix_to_quaternion(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) rotations -> (..., 4) xyzw, w >= 0.
+
+    Of the four ways to divide, the one with the largest divisor (Shepperd 1978).
+    """
+    m = matrix
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    trace = xx + yy + zz
+    # 4 q q^T without its constant factor, a row each for x, y, z, w.
+    xy, xz, yz = (m[..., i, j] + m[..., j, i] for i, j in ((0, 1), (0, 2), (1, 2)))
+    wx, wy, wz = (m[..., j, i] - m[..., i, j] for i, j in ((1, 2), (2, 0), (0, 1)))
+    rows = torch.stack(
+        (
+            torch.stack((1 + 2 * xx - trace, xy, xz, wx), -1),
+            torch.stack((xy, 1 + 2 * yy - trace, yz, wy), -1),
+            torch.stack((xz, yz, 1 + 2 * zz - trace, wz), -1),
+            torch.stack((wx, wy, wz, 1 + trace), -1),
+        ),
+        -2,
+    )
+    largest = torch.diagonal(rows, dim1=-2, dim2=-1).argmax(-1)
+    chosen = torch.take_along_dim(rows, largest[..., None, None], -2).squeeze(-2)
+    quaternion = torch.nn.functional.normalize(chosen, dim=-1)
+    return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
 
 
 def matrix_to_pose(camera_to_world: Array) -> Pose:

@@ -6,6 +6,7 @@ resize of the project: faster ones are held against it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,8 @@ from mspn_ros.records import ImageHW3, Intrinsics
 
 # Rounds of the fixed-point iteration that takes distortion off; OpenCV's own default is 5.
 _UNDISTORT_ROUNDS = 10
+# Along the longer side: between a phone (65), a webcam (60) and a depth camera (57 to 69).
+ASSUMED_FIELD_OF_VIEW_DEG = 62.0
 # fx, fy, cx, cy, and the first 8 distortion terms of OpenCV.
 CAMERA_NUMBERS = 12
 
@@ -90,6 +93,13 @@ def center_crop(image_HW3: Tensor, size: int) -> Tensor:
 def normalise(image_B3HW: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 or float (0..255) images (B, 3, H, W) -> float32, (x / 255 - mean) / std by channel."""
     return (image_B3HW.float() / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+
+
+def assumed_camera(width: int, height: int) -> Intrinsics:
+    """A pinhole of ASSUMED_FIELD_OF_VIEW_DEG for an image of whose camera nothing is known."""
+    focal = max(width, height) / 2 / math.tan(math.radians(ASSUMED_FIELD_OF_VIEW_DEG) / 2)
+    middle = (width - 1) / 2, (height - 1) / 2
+    return Intrinsics(focal, focal, *middle, width, height, assumed=True)
 
 
 def camera_vector(camera: Intrinsics) -> list[float]:

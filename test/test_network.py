@@ -149,7 +149,7 @@ def test_network_reads_the_true_scene_or_the_most_likely_one():
     assert torch.equal(free.scene_B, free.logits_BN.argmax(1))
     told = network(images, torch.tensor([2, 1, 0, 2]))
     row = network.heads.row(1)
-    feature = network.backbone(images)[1]
+    feature = network.backbone(images).pooled_BF[1]
     torch.testing.assert_close(told.pose_BP[1], row["weight"] @ feature + row["bias"])
 
 
@@ -173,7 +173,7 @@ def test_a_shared_head_answers_alike_for_every_scene():
     assert torch.equal(first, last)
     assert naive.heads.row(0)["weight"].shape == (6, 32)
     # PoseNet's hidden layer: nothing negative reaches the pose layer, half is dropped in training.
-    assert (naive.backbone(image) >= 0).all()
+    assert (naive.backbone(image).pooled_BF >= 0).all()
     neck = naive.backbone.projection
     pooled = torch.rand(1, neck[0].in_features)
     kept = (neck.eval()(pooled) > 0).sum()

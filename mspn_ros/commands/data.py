@@ -121,7 +121,7 @@ def to_bag(arguments: argparse.Namespace) -> int:
 def list_scenes(arguments: argparse.Namespace) -> int:
     """The bank's scenes as a table, or JSON."""
     from mspn_ros.evaluation.answers import write_json
-    from mspn_ros.inference.localizer import scene_info
+    from mspn_ros.inference.catalogue import scene_info
     from mspn_ros.store.scene_bank import SceneBank
 
     with SceneBank(arguments.model) as bank:

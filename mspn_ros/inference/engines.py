@@ -1,4 +1,4 @@
-"""Engines run the backbone: prepared images in, float32 features out. One small protocol."""
+"""Engines run the backbone: prepared images in, float32 Features out. One small protocol."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mspn_ros.network.backbone import Backbone
+from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.records import ConfigError
 
 
 class Engine(Protocol):
-    """(B, 3, crop, crop) uint8 on the engine's device -> (B, F) float32 on the same device."""
+    """(B, 3, crop, crop) uint8 on the engine's device -> Features, float32, on the same device."""
 
     name: str
 
-    def __call__(self, image_B3HW: Tensor) -> Tensor:
+    def __call__(self, image_B3HW: Tensor) -> Features:
         """Run the backbone; no gradients."""
         ...
 
@@ -31,10 +31,10 @@ class TorchEngine:
         self._backbone = backbone.to(device).eval()
 
     @torch.inference_mode()
-    def __call__(self, image_B3HW: Tensor) -> Tensor:
+    def __call__(self, image_B3HW: Tensor) -> Features:
         """See ``Engine``."""
-        feature_BF: Tensor = self._backbone(image_B3HW)
-        return feature_BF.float()
+        features: Features = self._backbone(image_B3HW)
+        return features.float()
 
 
 def exact_float32() -> None:

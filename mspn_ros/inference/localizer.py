@@ -3,119 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mspn_ros.geometry import Similarity
+from mspn_ros.inference.catalogue import SceneInfo
+from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
-from mspn_ros.network.backbone import Architecture
-from mspn_ros.network.coding import PoseCoding
-from mspn_ros.network.heads import HEADS, SceneClassifier
+from mspn_ros.inference.read_out import ReadOut
 from mspn_ros.records import (
     UNKNOWN_SCENE,
     UNKNOWN_SCENE_ID,
     Array,
     ConfigError,
     ImageHW3,
+    Intrinsics,
     ModelError,
     PoseEstimate,
     SceneRow,
 )
 from mspn_ros.store.backbone_file import load_backbone
-from mspn_ros.store.row_format import row_bytes
 from mspn_ros.store.scene_bank import SceneBank
-
-
-@dataclass(frozen=True, slots=True)
-class SceneInfo:
-    """One line of the catalogue; the keys of ``mspn scenes list --json``."""
-
-    id: int
-    uuid: str
-    name: str
-    frame_id: str
-    map_frame: str | None
-    metres_per_unit: float | None
-    frames: int
-    bytes: int
-    backbone_id: str
-
-
-def scene_info(row: SceneRow) -> SceneInfo:
-    """A row's line of the catalogue."""
-    return SceneInfo(
-        row.id,
-        row.uuid,
-        row.name,
-        row.frame_id,
-        row.map_frame,
-        row.metres_per_unit,
-        row.frames,
-        row_bytes(row),
-        row.backbone_id,
-    )
-
-
-class _ReadOut:
-    """The bank's rows as stacked tensors on a device; replaced whole when the bank changes."""
-
-    def __init__(
-        self,
-        rows: Sequence[SceneRow],
-        architecture: Architecture,
-        features: int,
-        device: torch.device,
-    ) -> None:
-        self.scenes = tuple(scene_info(row) for row in rows)
-        self.rows = tuple(rows)
-        self.index = {row.name: i for i, row in enumerate(rows)}
-        feature_size = rows[0].classifier_weight.size
-        if feature_size != features:
-            raise ModelError(
-                f"scene {rows[0].name!r} has {feature_size} weights a row, the backbone gives "
-                f"{features} features; train the scene anew"
-            )
-        kinds = {row.head for row in rows}
-        if len(kinds) != 1 or not kinds <= HEADS.keys():
-            raise ModelError(
-                f"scene heads of kind {', '.join(sorted(kinds))} cannot be served together; "
-                f"this version knows {', '.join(HEADS)}"
-            )
-        self.classifier = SceneClassifier(len(rows), feature_size)
-        self.heads = HEADS[kinds.pop()](len(rows), feature_size, architecture.pose_parameters)
-        for i, row in enumerate(rows):
-            try:
-                self.heads.set_row(i, {k: torch.tensor(v) for k, v in row.head_tensors.items()})
-                weight = torch.tensor(row.classifier_weight)[None]
-                bias = torch.tensor([row.classifier_bias])
-                self.classifier.rows.set_row(i, {"weight": weight, "bias": bias})
-            except ValueError as error:
-                raise ModelError(f"scene {row.name!r}: {error}; train the scene anew") from error
-        self.classifier.to(device)
-        self.heads.to(device)
-        self.coding = PoseCoding(
-            torch.tensor(np.stack([row.position_offset for row in rows])),
-            torch.tensor([row.position_scale for row in rows]),
-            torch.tensor(np.stack([row.reference_rotation for row in rows])),
-        ).to(device)
-
-    @torch.inference_mode()
-    def __call__(self, feature_BF: Tensor, forced: int | None) -> tuple[Array, Array, Array, Array]:
-        """Features -> probabilities (B, N), scene index (B,), positions (B, 3), xyzw (B, 4)."""
-        probability_BN = self.classifier(feature_BF).double().softmax(1)
-        scene_B = probability_BN.argmax(1)
-        if forced is not None:
-            scene_B = torch.full_like(scene_B, forced)
-        position, quaternion = self.coding.decode(self.heads(feature_BF, scene_B), scene_B)
-        # One copy back from the device instead of four.
-        packed = torch.cat((probability_BN, scene_B[:, None].double(), position, quaternion), 1)
-        array = packed.cpu().numpy()
-        n = probability_BN.shape[1]
-        return array[:, :n], array[:, n], array[:, n + 1 : n + 4], array[:, n + 4 :]
 
 
 class Localizer:
@@ -132,6 +42,7 @@ class Localizer:
         self.device, why = choose_device(device)
         backbone, self.backbone_id, self.provenance = load_backbone(model_dir)
         self.architecture, self._feature_size = backbone.architecture, backbone.feature_size
+        self._cells = backbone.cells
         self._engine: Engine = TorchEngine(backbone, self.device)
         self.engine = self._engine.name
         self.engine_reason = f"{self.device}: {why}"
@@ -171,7 +82,9 @@ class Localizer:
                     f"{row.backbone_id[:12]}, this model's is {self.backbone_id[:12]}; "
                     "remove the scene or train it anew here"
                 )
-        self._read_out = _ReadOut(rows, self.architecture, self._feature_size, self.device)
+        self._read_out = ReadOut(
+            rows, self.architecture, self._feature_size, self._cells, self.device
+        )
         self.bank_version += 1
 
     @property
@@ -189,25 +102,20 @@ class Localizer:
         images: Sequence[ImageHW3],
         scene: str | None = None,
         min_confidence: float | None = None,
+        cameras: Sequence[Intrinsics | None] | None = None,
     ) -> list[PoseEstimate]:
         """(H, W, 3) uint8 RGB images of any size -> one estimate each, in order.
 
         ``scene`` forces that scene's head (no threshold then); otherwise the most likely scene
         answers if its probability reaches ``min_confidence`` (None: the scene's own threshold).
+        ``cameras`` are the images' intrinsics, for heads that read rays; where one is None, the
+        camera of the scene's training frames stands in (see ``CellRays``).
 
         Raises:
-            ConfigError: no such scene.
+            ConfigError: no such scene, or a camera of another shape than its image.
         """
         if not images:
             return []
-        view = self.architecture.view
-        prepared = [view.prepared(image, self.device) for image in images]
-        return self.localize_prepared(torch.stack(prepared), scene, min_confidence)
-
-    def localize_prepared(
-        self, image_B3HW: Tensor, scene: str | None = None, min_confidence: float | None = None
-    ) -> list[PoseEstimate]:
-        """As ``localize``, for what ``View.prepared`` has made: (B, 3, crop, crop) uint8."""
         read_out = self._read_out  # one bank for the whole call, even if reloaded meanwhile
         forced = None
         if scene:
@@ -216,7 +124,13 @@ class Localizer:
                     f"scene {scene!r} is not in the bank; it has {', '.join(read_out.index)}"
                 )
             forced = read_out.index[scene]
-        outputs = read_out(self._engine(image_B3HW.to(self.device)), forced)
+        shots = [
+            Shot(image.shape[0], image.shape[1], camera)
+            for image, camera in zip(images, cameras or [None] * len(images), strict=True)
+        ]
+        view = self.architecture.view
+        prepared = torch.stack([view.prepared(image, self.device) for image in images])
+        outputs = read_out(self._engine(prepared), shots, forced)
         return [
             _estimate(read_out.rows, *values, forced, min_confidence)
             for values in zip(*outputs, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.error import URLError
 
 import safetensors.torch
@@ -14,6 +14,7 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from mspn_ros.network.cells import CellNeck, tapped
 from mspn_ros.paths import file_digest
 from mspn_ros.records import ConfigError, ModelError
 from mspn_ros.view import View, normalise
@@ -34,12 +35,16 @@ class Architecture:
     4.1); a number adds a projection to it (2048 gives the paper's parameter counts). ``neck`` is
     what follows the pooling: ``linear``, or ``posenet`` for the ReLU and dropout of the networks
     before MSPN (Kendall and Cipolla 2017), which needs a ``feature_size``.
+    ``cells`` says which feature map a head reads besides: none, ``coarse`` (cells of 32 pixels)
+    or ``fine`` (16 pixels, fused with the coarse map), ``cell_features`` numbers a cell.
     Images become squares of ``crop`` pixels as ``fit`` says, see ``view.View``.
     """
 
     backbone: str = "resnet34"
     feature_size: int | None = None
     neck: Literal["linear", "posenet"] = "linear"
+    cells: Literal["none", "coarse", "fine"] = "none"
+    cell_features: int = 512
     pose_parameters: int = 6
     resize: int = 256
     crop: int = 224
@@ -50,9 +55,11 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.pose_parameters not in (6, 7):
             raise ConfigError(f"pose_parameters {self.pose_parameters} is not 6 or 7")
-        if not 32 <= self.crop <= self.resize <= 2048:
+        # A squeezed image is crop pixels wide and high, whatever resize says.
+        resize = self.crop if self.fit == "squeeze" else self.resize
+        if not 32 <= self.crop <= resize <= 2048:
             raise ConfigError(
-                f"crop {self.crop} and resize {self.resize} need 32 <= crop <= resize <= 2048"
+                f"crop {self.crop} and resize {resize} need 32 <= crop <= resize <= 2048"
             )
         if self.fit not in ("crop", "squeeze"):
             raise ConfigError(f"fit {self.fit!r} is not crop or squeeze")
@@ -60,6 +67,10 @@ class Architecture:
             raise ConfigError(f"feature_size {self.feature_size} is not within 1 to 65536")
         if self.neck not in ("linear", "posenet"):
             raise ConfigError(f"neck {self.neck!r} is not linear or posenet")
+        if self.cells not in ("none", "coarse", "fine"):
+            raise ConfigError(f"cells {self.cells!r} is not none, coarse or fine")
+        if not 1 <= self.cell_features <= 4096:
+            raise ConfigError(f"cell_features {self.cell_features} is not within 1 to 4096")
         if self.neck == "posenet" and self.feature_size is None:
             raise ConfigError("neck posenet needs a feature_size; PoseNet's is 2048")
 
@@ -73,6 +84,8 @@ class Architecture:
         fields = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
         # Absent where they are the usual ones: the ids of models made before there was a choice
         # hold.
+        if self.cells == "none":
+            del fields["cells"], fields["cell_features"]
         for name, usual in (("neck", "linear"), ("fit", "crop")):
             if fields[name] == usual:
                 del fields[name]
@@ -92,11 +105,27 @@ class Architecture:
             raise ModelError(f"the stored architecture is not usable: {error}") from error
 
 
+class Features(NamedTuple):
+    """What the backbone says of images: ``pooled_BF`` of the whole, ``cell_BCD`` of C cells.
+
+    Cells come row by row; None where the architecture has none.
+    """
+
+    pooled_BF: Tensor
+    cell_BCD: Tensor | None = None
+
+    def float(self) -> Features:
+        """In float32."""
+        cell_BCD = None if self.cell_BCD is None else self.cell_BCD.float()
+        return Features(self.pooled_BF.float(), cell_BCD)
+
+
 class Backbone(nn.Module):
-    """(B, 3, crop, crop) uint8 or 0..255 float images -> (B, F) features.
+    """(B, 3, crop, crop) uint8 or 0..255 float images -> Features.
 
     Normalises, runs the torchvision network up to its global average pooling, then projects
-    where the architecture asks for it: linearly, or as PoseNet by FC, ReLU and dropout.
+    where the architecture asks for it: linearly, or as PoseNet by FC, ReLU and dropout. With
+    ``cells``, feature maps on the way are fused besides.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -112,14 +141,26 @@ class Backbone(nn.Module):
         if architecture.neck == "posenet":
             self.projection = nn.Sequential(self.projection, nn.ReLU(), nn.Dropout(POSENET_DROPOUT))
         self.feature_size = architecture.feature_size or width
+        self.neck: CellNeck | None = None
+        if architecture.cells != "none":
+            self.neck = CellNeck(
+                self.network, architecture.cells, architecture.crop, architecture.cell_features
+            )
 
-    def forward(self, image_B3HW: Tensor) -> Tensor:
+    @property
+    def cells(self) -> int:
+        """Cells along a side of the image, 0 without."""
+        return 0 if self.neck is None else self.neck.cells
+
+    def forward(self, image_B3HW: Tensor) -> Features:
         """See the class."""
         assert isinstance(self.mean, Tensor)
         assert isinstance(self.std, Tensor)
-        pooled = _pool(self.network(normalise(image_B3HW, self.mean, self.std)))
-        feature_BF: Tensor = self.projection(pooled)
-        return feature_BF
+        names = {} if self.neck is None else self.neck.names
+        with tapped(self.network, names) as maps:
+            output = self.network(normalise(image_B3HW, self.mean, self.std))
+        pooled_BF: Tensor = self.projection(_pool(output))
+        return Features(pooled_BF, None if self.neck is None else self.neck(maps))
 
 
 def _without_classifier(name: str) -> nn.Module:

@@ -12,12 +12,17 @@ from torch import Tensor
 
 from mspn_ros.geometry import (
     log_to_quaternion,
+    matrix_to_quaternion,
     mean_quaternion,
     quaternion_conjugate,
     quaternion_multiply,
     quaternion_to_log,
+    quaternion_to_matrix,
 )
 from mspn_ros.records import Array
+
+# Position and rotation matrix.
+MATRIX_PARAMETERS = 12
 
 
 class PoseCoding:
@@ -71,14 +76,22 @@ class PoseCoding:
         self, position_B3: Tensor, quaternion_B4: Tensor, scene_B: Tensor, parameters: int
     ) -> Tensor:
         """Poses -> (B, P) float32 targets: position, then log-quaternion (P = 6, half angle) or
-        quaternion with w >= 0 (P = 7), relative to the scene's reference."""
+        quaternion with w >= 0 (P = 7), relative to the scene's reference.
+
+        P = 12 has the rotation's matrix row by row, and gives the position in the reference's
+        axes, too: what a cell says of directions and of places is then said in one frame.
+        """
         position = (position_B3.double() - self.position_offset[scene_B]) / self.position_scale[
             scene_B, None
         ]
         relative = quaternion_multiply(
             quaternion_conjugate(self.reference_rotation[scene_B]), quaternion_B4.double()
         )
-        if parameters == 6:
+        if parameters == MATRIX_PARAMETERS:
+            axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])
+            position = (axes_B33.mT @ position[..., None]).squeeze(2)
+            rotation = quaternion_to_matrix(relative).flatten(1)
+        elif parameters == 6:
             rotation = quaternion_to_log(relative)
         else:
             rotation = torch.where(relative[:, 3:] < 0, -relative, relative)
@@ -87,10 +100,15 @@ class PoseCoding:
     def decode(self, pose_BP: Tensor, scene_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, P) network output -> (B, 3) positions and (B, 4) xyzw unit quaternions, float64."""
         pose = pose_BP.double()
-        position = self.position_offset[scene_B] + self.position_scale[scene_B, None] * pose[:, :3]
-        if pose.shape[1] == 6:
+        offset_B3 = pose[:, :3]
+        if pose.shape[1] == MATRIX_PARAMETERS:
+            axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])
+            offset_B3 = (axes_B33 @ offset_B3[..., None]).squeeze(2)
+            relative = matrix_to_quaternion(pose[:, 3:].view(-1, 3, 3))
+        elif pose.shape[1] == 6:
             relative = log_to_quaternion(pose[:, 3:])
         else:
             relative = torch.nn.functional.normalize(pose[:, 3:], dim=1)
+        position = self.position_offset[scene_B] + self.position_scale[scene_B, None] * offset_B3
         quaternion = quaternion_multiply(self.reference_rotation[scene_B], relative)
         return position, torch.nn.functional.normalize(quaternion, dim=1)

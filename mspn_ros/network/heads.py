@@ -1,87 +1,52 @@
-"""Scene heads, stacked: all scenes' small matrices in one tensor, gathered by scene.
+"""The kinds of scene heads, the classifier, and the one place that builds a head by its kind.
 
-Nothing outside this module knows which head a row of the scene bank holds. A head kind has a
-name, is built for N scenes, maps (features, scene index) to pose parameters and hands out or takes
-in one scene's tensors. To add one, write such a class and enter it in HEADS.
+Nothing outside network/ knows which head a row of the scene bank holds. To add a kind, write a
+SceneHead and enter it in make_head.
 """
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
+from mspn_ros.network.backbone import Architecture, Features
+from mspn_ros.network.dense_head import DenseHead
+from mspn_ros.network.scene_head import Reading, SceneHead, StackedLinear
+from mspn_ros.records import ConfigError
 
-class SceneHead(Protocol):
-    """What a stacked head offers; every class in HEADS has it."""
-
-    kind: ClassVar[str]
-
-    def __call__(self, feature_BF: Tensor, scene_B: Tensor) -> Tensor:
-        """(B, F) features and (B,) scene indices -> (B, P) pose parameters."""
-        ...
-
-    def row(self, scene: int) -> dict[str, Tensor]:
-        """One scene's tensors, float32 on the CPU, as they are stored."""
-        ...
-
-    def set_row(self, scene: int, tensors: dict[str, Tensor]) -> None:
-        """The inverse of ``row``; raises ValueError for wrong names or shapes."""
-        ...
+HeadKind = Literal["linear", "dense"]
 
 
-class StackedLinear(nn.Module):
-    """N dense layers F -> P as one tensor: weight (N, P, F), bias (N, P).
-
-    ``forward`` gathers the layer of each image's scene: no loop over scenes or images.
-    """
-
-    def __init__(self, scenes: int, feature_size: int, outputs: int) -> None:
-        super().__init__()
-        # As nn.Linear: uniform in +-1/sqrt(F).
-        bound = 1 / math.sqrt(feature_size)
-        self.weight = nn.Parameter(torch.empty(scenes, outputs, feature_size))
-        self.bias = nn.Parameter(torch.empty(scenes, outputs))
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
-
-    def forward(self, feature_BF: Tensor, scene_B: Tensor) -> Tensor:
-        """(B, F), (B,) -> (B, outputs)."""
-        products = torch.einsum("bpf,bf->bp", self.weight[scene_B], feature_BF)
-        return products + self.bias[scene_B]
-
-    def row(self, scene: int) -> dict[str, Tensor]:
-        """``{"weight": (outputs, F), "bias": (outputs,)}`` of one scene."""
-        return {
-            name: parameter[scene].detach().cpu().float().clone()
-            for name, parameter in (("weight", self.weight), ("bias", self.bias))
-        }
-
-    def set_row(self, scene: int, tensors: dict[str, Tensor]) -> None:
-        """Overwrite one scene's layer.
-
-        Raises:
-            ValueError: other names or shapes than ``row`` gives.
-        """
-        own = {"weight": self.weight, "bias": self.bias}
-        if tensors.keys() != own.keys():
-            raise ValueError(f"tensors {sorted(tensors)} where {sorted(own)} are needed")
-        for name, tensor in tensors.items():
-            if tensor.shape != own[name].shape[1:]:
-                raise ValueError(
-                    f"{name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape[1:])}"
-                )
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                own[name][scene] = tensor
-
-
-class LinearHead(StackedLinear):
+class LinearHead(StackedLinear, SceneHead):
     """The paper's database: F x P dense layers (section 4)."""
 
     kind: ClassVar[str] = "linear"
+
+    def __init__(self, scenes: int, feature_size: int, outputs: int) -> None:
+        super().__init__(scenes, feature_size, outputs)
+        self.outputs = outputs
+
+    def read(
+        self, features: Features, scene_B: Tensor, ray_BC3: Tensor | None, seen_BC: Tensor | None
+    ) -> Reading:
+        """See ``SceneHead``; rays have no part in it."""
+        return Reading(self(features.pooled_BF, scene_B))
+
+
+def make_head(kind: str, scenes: int, architecture: Architecture, feature_size: int) -> SceneHead:
+    """A head of ``kind`` for N scenes behind a backbone of this architecture.
+
+    Raises:
+        ConfigError: no such kind, or one that reads cells behind a backbone without them.
+    """
+    if kind == LinearHead.kind:
+        return LinearHead(scenes, feature_size, architecture.pose_parameters)
+    if kind == DenseHead.kind:
+        if architecture.cells == "none":
+            raise ConfigError("a dense head reads cells: set architecture.cells=fine (or coarse)")
+        return DenseHead(scenes, architecture.cell_features)
+    raise ConfigError(f"scene head {kind!r} is unknown; this version has linear and dense")
 
 
 class SceneClassifier(nn.Module):
@@ -94,6 +59,3 @@ class SceneClassifier(nn.Module):
     def forward(self, feature_BF: Tensor) -> Tensor:
         """(B, F) -> (B, N) logits."""
         return feature_BF @ self.rows.weight[:, 0].T + self.rows.bias[:, 0]
-
-
-HEADS: dict[str, type[LinearHead]] = {LinearHead.kind: LinearHead}

@@ -1,10 +1,15 @@
-"""The paper's losses: equations 2, 3 and 4. Norms sum over components; batches are averaged."""
+"""The paper's losses, equations 2, 3 and 4, and that of a dense head's votes.
+
+Norms sum over components; batches are averaged.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mspn_ros.network.scene_head import Votes
 
 
 def pose_l1(pose_BP: Tensor, target_BP: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,6 +79,34 @@ class TupleLoss(nn.Module):
     def _motion(self, pose_BP: Tensor) -> Tensor:
         tuples = pose_BP.view(-1, self.frames, pose_BP.shape[1])
         return (tuples[:, 1:] - tuples[:, :-1]).flatten(0, 1)
+
+
+class VoteLoss(nn.Module):
+    """What each cell of a dense head says, held against the truth, weighed per scene as equation 3.
+
+    The mean distance of voted rays from the true ones, and of voted centres from the true
+    position, over the cells that are seen; each with a learned s of its own.
+    """
+
+    def __init__(self, scenes: int, s_ray: float = -1.0, s_centre: float = 0.0) -> None:
+        super().__init__()
+        self.s_ray = nn.Parameter(torch.full((scenes,), s_ray))
+        self.s_centre = nn.Parameter(torch.full((scenes,), s_centre))
+
+    def forward(
+        self, votes: Votes, target_BP: Tensor, scene_B: Tensor, ray_BC3: Tensor, seen_BC: Tensor
+    ) -> Tensor:
+        """Votes, (B, 12) targets, (B,), the cells' rays (B, C, 3), (B, C) -> scalar mean."""
+        rotation_B33 = target_BP[:, 3:].view(-1, 3, 3)
+        true_ray_BC3 = ray_BC3 @ rotation_B33.mT
+        share_BC = seen_BC / seen_BC.sum(1, keepdim=True)
+        ray_B = ((votes.ray_BC3 - true_ray_BC3).norm(dim=2) * share_BC).sum(1)
+        off_BC3 = votes.centre_BC3 - target_BP[:, None, :3]
+        centre_B = (off_BC3.norm(dim=2) * share_BC).sum(1)
+        s_ray, s_centre = self.s_ray[scene_B], self.s_centre[scene_B]
+        ray_loss = ray_B * torch.exp(-s_ray) + s_ray
+        loss: Tensor = (ray_loss + centre_B * torch.exp(-s_centre) + s_centre).mean()
+        return loss
 
 
 def scene_loss(logits_BN: Tensor, scene_B: Tensor) -> Tensor:

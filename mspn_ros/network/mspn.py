@@ -7,16 +7,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mspn_ros.network.backbone import Architecture, Backbone
-from mspn_ros.network.heads import HEADS, SceneClassifier
+from mspn_ros.network.backbone import Architecture, Backbone, Features
+from mspn_ros.network.heads import SceneClassifier, make_head
+from mspn_ros.network.scene_head import Votes
 
 
 class Prediction(NamedTuple):
-    """logits_BN over scenes, the scene_B whose head was used, pose_BP as the head gives it."""
+    """logits_BN over scenes, the scene_B whose head was used, pose_BP as the head gives it.
+
+    ``votes`` are the cells', of a head that has them.
+    """
 
     logits_BN: Tensor
     scene_B: Tensor
     pose_BP: Tensor
+    votes: Votes | None = None
 
 
 class MSPN(nn.Module):
@@ -41,25 +46,39 @@ class MSPN(nn.Module):
         size = self.backbone.feature_size
         self.classifier = SceneClassifier(scenes, size)
         rows = 1 if shared_head else scenes
-        self.heads = HEADS[head](rows, size, architecture.pose_parameters)
+        self.heads = make_head(head, rows, architecture, size)
 
     def head_of(self, scene_B: Tensor) -> Tensor:
         """(B,) scene indices -> (B,) indices of the head and of the loss weights they use."""
         return torch.zeros_like(scene_B) if self.shared_head else scene_B
 
-    def forward(self, image_B3HW: Tensor, scene_B: Tensor | None = None) -> Prediction:
+    def forward(
+        self,
+        image_B3HW: Tensor,
+        scene_B: Tensor | None = None,
+        ray_BC3: Tensor | None = None,
+        seen_BC: Tensor | None = None,
+    ) -> Prediction:
         """(B, 3, crop, crop) images -> Prediction.
 
         ``scene_B`` picks the heads (training, or a known scene); None takes the most likely
-        scene, as the paper does at inference.
+        scene, as the paper does at inference. A dense head needs the cells' rays, and may be told
+        which cells are seen.
         """
-        return self.read_out(self.backbone(image_B3HW), scene_B)
+        return self.read_out(self.backbone(image_B3HW), scene_B, ray_BC3, seen_BC)
 
-    def read_out(self, feature_BF: Tensor, scene_B: Tensor | None = None) -> Prediction:
-        """(B, F) features -> Prediction, always in float32."""
-        with torch.autocast(feature_BF.device.type, enabled=False):
-            feature_BF = feature_BF.float()
-            logits_BN = self.classifier(feature_BF)
+    def read_out(
+        self,
+        features: Features,
+        scene_B: Tensor | None = None,
+        ray_BC3: Tensor | None = None,
+        seen_BC: Tensor | None = None,
+    ) -> Prediction:
+        """Features -> Prediction, always in float32."""
+        with torch.autocast(features.pooled_BF.device.type, enabled=False):
+            features = features.float()
+            logits_BN = self.classifier(features.pooled_BF)
             if scene_B is None:
                 scene_B = logits_BN.argmax(1)
-            return Prediction(logits_BN, scene_B, self.heads(feature_BF, self.head_of(scene_B)))
+            reading = self.heads.read(features, self.head_of(scene_B), ray_BC3, seen_BC)
+            return Prediction(logits_BN, scene_B, reading.pose_BP, reading.votes)

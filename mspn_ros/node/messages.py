@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from mspn_ros.images import RAW_ENCODINGS, check_size, decode_compressed, decode_raw
-from mspn_ros.inference.localizer import SceneInfo
+from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.records import UNKNOWN_SCENE, UNKNOWN_SCENE_ID, ImageError, ImageHW3, PoseEstimate
 
 # Rotation from body axes (x forward, y left, z up) to optical axes (x right, y down, z forward),

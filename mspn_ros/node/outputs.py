@@ -9,7 +9,7 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Int32, String
 
-from mspn_ros.inference.localizer import SceneInfo
+from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.node.messages import answer_json, catalogue_json, pose_stamped, pose_with_covariance
 from mspn_ros.records import PoseEstimate
 

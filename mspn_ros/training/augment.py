@@ -1,35 +1,52 @@
-"""Crop, turned label and colour of training images. What is random is drawn first, on the CPU and
-for the whole batch, then done in batches on the device: any number of processes augments alike."""
+"""Crop or warp, rays, turned label and colour of training images.
+
+What is random is drawn first, on the CPU and for the whole batch, then done in batches on the
+device: any number of processes augments alike.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mspn_ros.geometry import quaternion_multiply
 from mspn_ros.training.config import AugmentConfig
 from mspn_ros.training.samples import Samples
+from mspn_ros.view import cell_centres, pixel_rays
 
 # ITU-R BT.601 luma, as torchvision's colour jitter uses.
 _LUMA = (0.299, 0.587, 0.114)
+# What lies beyond an image.
+_GREY = 128
 
 
 @dataclass(frozen=True)
 class Draw:
     """What was drawn for a batch: crop corners, and factors of brightness, contrast, saturation.
 
-    ``factor_B3`` is 1 where a strength is 0.
+    ``factor_B3`` is 1 where a strength is 0. ``warp_B23`` takes a pixel (x, y, 1) of the square
+    to the pixel of the resized image that is shown there; None where images are cropped only.
     """
 
     top_B: Tensor
     left_B: Tensor
     factor_B3: Tensor
+    warp_B23: Tensor | None = None
 
     def part(self, share: slice) -> Draw:
         """The draws of some of the batch's images."""
-        return Draw(self.top_B[share], self.left_B[share], self.factor_B3[share])
+        warp_B23 = None if self.warp_B23 is None else self.warp_B23[share]
+        return Draw(self.top_B[share], self.left_B[share], self.factor_B3[share], warp_B23)
+
+    def sources(self, pixel_C2: Tensor) -> Tensor:
+        """Where in the resized images (B, C, 2) the square's pixels (C, 2) come from; x, y."""
+        if self.warp_B23 is None:
+            return pixel_C2 + torch.stack((self.left_B, self.top_B), 1)[:, None]
+        return pixel_C2 @ self.warp_B23[:, :, :2].mT + self.warp_B23[:, None, :, 2]
 
 
 def draw(
@@ -44,7 +61,60 @@ def draw(
         corner_B2 = room_B2 // 2
     strength = torch.tensor([config.brightness, config.contrast, config.saturation])
     factor_B3 = 1 + strength * (2 * torch.rand(len(index_B), 3, generator=generator) - 1)
-    return Draw(corner_B2[:, 0], corner_B2[:, 1], factor_B3)
+    warp_B23 = _draw_warp(samples, index_B, crop, config, generator) if config.warps else None
+    return Draw(corner_B2[:, 0], corner_B2[:, 1], factor_B3, warp_B23)
+
+
+def _draw_warp(
+    samples: Samples, index_B: Tensor, size: int, config: AugmentConfig, generator: torch.Generator
+) -> Tensor:
+    """Zoom, roll about the optical axis, and shift, as one map of pixels (B, 2, 3), float64."""
+    zoom_B, roll_B, x_B, y_B = (2 * torch.rand(4, len(index_B), generator=generator) - 1).double()
+    zoom_B = torch.exp(zoom_B * math.log(1 + config.zoom))
+    roll_B = torch.deg2rad(roll_B * config.roll)
+    cosine, sine = zoom_B * torch.cos(roll_B), zoom_B * torch.sin(roll_B)
+    # A squeezed image's pixels are not square; a roll is one in the world only by their aspect.
+    camera_BK = samples.camera_SK[index_B]
+    aspect_B = camera_BK[:, 0] / camera_BK[:, 1]
+    linear_B22 = torch.stack((cosine, -sine * aspect_B, sine / aspect_B, cosine), 1).view(-1, 2, 2)
+    middle = torch.full((2,), (size - 1) / 2, dtype=torch.float64)
+    # What is looked at from nearer may be looked at anywhere.
+    room_B1 = size * ((1 - zoom_B).clamp(min=0) / 2 + config.shift)[:, None]
+    target_B2 = middle + room_B1 * torch.stack((x_B, y_B), 1)
+    return torch.cat((linear_B22, (target_B2 - linear_B22 @ middle)[..., None]), 2)
+
+
+def cell_rays(
+    samples: Samples, index_B: Tensor, drawn: Draw, size: int, cells: int
+) -> tuple[Tensor, Tensor]:
+    """Rays (B, C, 3) of the square's cells in the camera's axes, and whether (B, C) they are seen.
+
+    Exact under any crop and warp; a cell is not seen where the warp shows what lies beyond the
+    image.
+    """
+    pixel_BC2 = drawn.sources(cell_centres(size, cells))
+    ray_BC3 = pixel_rays(samples.camera_SK[index_B], pixel_BC2)
+    bound_B12 = samples.size_S2[index_B].flip(1)[:, None]
+    seen_BC = ((pixel_BC2 >= -0.5) & (pixel_BC2 <= bound_B12 - 0.5)).all(2)
+    return ray_BC3.float(), seen_BC
+
+
+def warp(image_BHW3: Tensor, warp_B23: Tensor) -> Tensor:
+    """Square images (B, H, H, 3) uint8 -> float, each pixel taken from where the warp says.
+
+    Bilinear; mid-grey beyond the image.
+    """
+    batch, size = image_BHW3.shape[:2]
+    # From pixels, of which the first has its centre at 0, to grid_sample's -1 .. 1 at the edges.
+    to_unit = torch.tensor([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
+    whole_B33 = F.pad(warp_B23, (0, 0, 0, 1))
+    whole_B33[:, 2, 2] = 1
+    unit_B33 = to_unit.double() @ whole_B33 @ torch.linalg.inv(to_unit.double())
+    theta_B23 = unit_B33[:, :2].to(image_BHW3.device, torch.float32)
+    grid = F.affine_grid(theta_B23, [batch, 3, size, size], align_corners=False)
+    planes = image_BHW3.permute(0, 3, 1, 2).float() - _GREY
+    warped = F.grid_sample(planes, grid, padding_mode="zeros", align_corners=False) + _GREY
+    return warped.permute(0, 2, 3, 1)
 
 
 def turned_labels(samples: Samples, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:
@@ -52,7 +122,7 @@ def turned_labels(samples: Samples, index_B: Tensor, drawn: Draw, crop: int) -> 
     label_B4 = samples.quaternion_S4[index_B]
     camera_BK = samples.camera_SK[index_B]
     turn_B4 = crop_turn(camera_BK, samples.size_S2[index_B], drawn.top_B, drawn.left_B, crop)
-    known_B1 = camera_BK.isfinite().all(1, keepdim=True)
+    known_B1 = samples.camera_known_S[index_B, None]
     return torch.where(known_B1, quaternion_multiply(label_B4, turn_B4), label_B4)
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import ConfigError
-from mspn_ros.training.augment import Draw, draw, jitter, turned_labels
+from mspn_ros.training.augment import Draw, cell_rays, draw, jitter, turned_labels, warp
 from mspn_ros.training.config import TrainConfig
 from mspn_ros.training.distributed import World
 from mspn_ros.training.samples import Samples
@@ -26,7 +27,8 @@ class Batch:
     """What a step needs, on the device; ``index_B`` are the samples of this process's share.
 
     ``all_index_B`` are those of the whole batch, over all processes. ``quaternion_B4`` are the
-    labels as the crops show them.
+    labels as the crops show them. ``ray_BC3`` and ``seen_BC``: of the cells, for heads that read
+    them.
     """
 
     index_B: Tensor
@@ -35,6 +37,8 @@ class Batch:
     target_BP: Tensor
     scene_B: Tensor
     quaternion_B4: Tensor
+    ray_BC3: Tensor | None = None
+    seen_BC: Tensor | None = None
 
 
 def place_samples(samples: Samples, device: torch.device) -> Samples:
@@ -125,8 +129,11 @@ class BatchLoader:
         config: TrainConfig,
         world: World,
         device: torch.device,
+        network: MSPN,
     ) -> None:
         self.samples, self.coding, self.config = samples, coding, config
+        self._outputs = network.heads.outputs
+        self._cells = network.backbone.cells if network.heads.reads_cells else 0
         self.world, self.device = world, device
         self.waited_s = 0.0
 
@@ -151,14 +158,18 @@ class BatchLoader:
         share = self.world.share(len(all_index_B) // frames, frames)
         index_B, drawn = all_index_B[share], drawn.part(share)
         quaternion_B4 = samples.quaternion_S4[index_B]
-        if config.augment.turn_labels:
+        rays: tuple[Tensor, ...] = ()
+        if self._cells:
+            # The rays tell of every turn of the view: the label stays the camera's.
+            rays = cell_rays(samples, index_B, drawn, crop, self._cells)
+        elif config.augment.turn_labels:
             quaternion_B4 = turned_labels(samples, index_B, drawn, crop)
         scene_B = samples.scene_S[index_B]
         target_BP = self.coding.encode(
             samples.position_S3[index_B],
             quaternion_B4,
             scene_B,
-            config.architecture.pose_parameters,
+            self._outputs,
         )
         return Batch(
             index_B,
@@ -167,6 +178,7 @@ class BatchLoader:
             target_BP.to(self.device, non_blocking=True),
             scene_B.to(self.device, non_blocking=True),
             quaternion_B4,
+            *(part.to(self.device, non_blocking=True) for part in rays),
         )
 
     def _images(self, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:
@@ -174,6 +186,8 @@ class BatchLoader:
         if window.device.type == "cpu" and self.device.type == "cuda":
             window = window.pin_memory()
         window = window.to(self.device, non_blocking=True)
+        if drawn.warp_B23 is not None:
+            window = warp(window, drawn.warp_B23)
         image = jitter(window, drawn.factor_B3, self.config.augment)
         # Of (B, H, W, 3) this is the channels-last layout that convolutions like best.
         return image.permute(0, 3, 1, 2)

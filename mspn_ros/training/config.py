@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mspn_ros.network.backbone import Architecture
+from mspn_ros.network.heads import HeadKind
 from mspn_ros.records import ConfigError
 
 
@@ -92,6 +93,10 @@ class AugmentConfig:
         brightness: brightness factor is drawn from 1 +- this.
         contrast: contrast factor is drawn from 1 +- this.
         saturation: saturation factor is drawn from 1 +- this.
+        zoom: the image is shown up to 1 + this times larger or smaller; where it is shown larger,
+            any part of it. This and the next two need architecture.fit=squeeze.
+        roll: the camera is turned about its optical axis by up to so many degrees.
+        shift: the image is moved by up to this share of its side, besides.
     """
 
     crop: Literal["random", "center"] = "random"
@@ -99,6 +104,14 @@ class AugmentConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    zoom: float = 0.0
+    roll: float = 0.0
+    shift: float = 0.0
+
+    @property
+    def warps(self) -> bool:
+        """Whether images are warped, not only cropped."""
+        return bool(self.zoom or self.roll or self.shift)
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,8 @@ class TrainConfig:
         architecture: backbone, feature size, pose parameters, image size.
         weights: imagenet, none, the path of a state dict for the torchvision network, or a model
             directory whose backbone is taken over.
+        head: linear (the paper's) or dense, see network/dense_head.py; dense needs
+            architecture.cells.
         shared_head: one pose layer for all scenes, as PoseNet and the naive baseline have.
         epochs: passes over the training frames.
         batch_size: images per step.
@@ -161,6 +176,7 @@ class TrainConfig:
     seed: int = 0
     architecture: Architecture = field(default_factory=Architecture)
     weights: str = "imagenet"
+    head: HeadKind = "linear"
     shared_head: bool = False
     epochs: int = 100
     batch_size: int = 64
@@ -240,10 +256,18 @@ def _check(config: TrainConfig) -> None:
         "augment.brightness": (config.augment.brightness, 0, 1),
         "augment.contrast": (config.augment.contrast, 0, 1),
         "augment.saturation": (config.augment.saturation, 0, 1),
+        "augment.zoom": (config.augment.zoom, 0, 4),
+        "augment.roll": (config.augment.roll, 0, 180),
+        "augment.shift": (config.augment.shift, 0, 0.5),
     }
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
             raise ConfigError(f"{name} {value} is not within {low} to {high}")
+    if config.augment.warps and config.architecture.fit != "squeeze":
+        raise ConfigError(
+            "augment.zoom, roll and shift warp whole images: set architecture.fit=squeeze, or "
+            "leave them at 0"
+        )
     if config.shared_head and config.loss.scene_weight:
         raise ConfigError(
             "shared_head has no scene to classify: set loss.scene_weight=0 (as the methods do)"

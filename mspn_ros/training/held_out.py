@@ -43,13 +43,17 @@ class HeldOut:
 
 @torch.no_grad()
 def sample_features(backbone: Backbone, samples: Samples, device: torch.device) -> Tensor:
-    """Float32 features of the central crops, (S, F) on the device; evaluation mode."""
+    """Float32 pooled features of the central crops, (S, F) on the device; evaluation mode."""
     backbone.eval()
     features = []
     for index_B in torch.split(torch.arange(len(samples)), _BATCH):
-        crops = samples.center_crops(index_B, backbone.architecture.crop).to(device)
-        features.append(backbone(crops.permute(0, 3, 1, 2)).float())
+        features.append(backbone(_crops(backbone, samples, index_B, device)).pooled_BF.float())
     return torch.cat(features)
+
+
+def _crops(backbone: Backbone, samples: Samples, index_B: Tensor, device: torch.device) -> Tensor:
+    crops = samples.center_crops(index_B, backbone.architecture.crop)
+    return crops.to(device).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
@@ -65,15 +69,13 @@ def judge(
     One entry per scene that has samples.
     """
     network.eval()
-    feature_SF = sample_features(network.backbone, samples, device)
-    scene_S = samples.scene_S.to(device)
-    # In parts: a head's weights are gathered for every sample.
-    parts = [
-        network.read_out(feature, scene)
-        for feature, scene in zip(
-            torch.split(feature_SF, _BATCH), torch.split(scene_S, _BATCH), strict=True
-        )
-    ]
+    parts, size = [], network.backbone.architecture.crop
+    for index_B in torch.split(torch.arange(len(samples)), _BATCH):
+        rays = None
+        if network.heads.reads_cells:
+            rays = samples.central_rays(index_B, size, network.backbone.cells).to(device)
+        scene_B = samples.scene_S[index_B].to(device)
+        parts.append(network(_crops(network.backbone, samples, index_B, device), scene_B, rays))
     pose_SP = torch.cat([part.pose_BP for part in parts])
     position, quaternion = coding.decode(pose_SP.cpu(), samples.scene_S)
     probability = torch.cat([part.logits_BN for part in parts]).softmax(1).cpu()

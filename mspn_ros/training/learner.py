@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from mspn_ros.network.losses import (
     LearnedPoseLoss,
     PoseLoss,
     TupleLoss,
+    VoteLoss,
     scene_loss,
 )
 from mspn_ros.network.mspn import MSPN
@@ -33,9 +36,13 @@ class Learner(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.network = MSPN(config.architecture, scenes, shared_head=config.shared_head)
+        self.network = MSPN(
+            config.architecture, scenes, config.head, shared_head=config.shared_head
+        )
         self.weights = _load_weights(self.network, config.weights)
-        self.pose_loss = _make_loss(config, 1 if config.shared_head else scenes)
+        rows = 1 if config.shared_head else scenes
+        self.pose_loss = _make_loss(config, rows)
+        self.vote_loss = VoteLoss(rows) if self.network.heads.reads_cells else None
         _freeze(self.network, config)
         if not config.loss.scene_weight:
             # Without a gradient of its own it would only hold up the others' in a group.
@@ -60,16 +67,29 @@ class Learner(nn.Module):
         return self
 
     def forward(
-        self, image_B3HW: Tensor, target_BP: Tensor, scene_B: Tensor
+        self,
+        image_B3HW: Tensor,
+        target_BP: Tensor,
+        scene_B: Tensor,
+        ray_BC3: Tensor | None = None,
+        seen_BC: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) 0..255, (B, P), (B,) -> (scalar loss, mean over B; (B, P) pose)."""
+        """(B, 3, H, W) 0..255, (B, P), (B,) -> (scalar loss, mean over B; (B, P) pose).
+
+        ``ray_BC3`` and ``seen_BC`` for heads that read cells.
+        """
         network, config = self.network, self.config
         bfloat16 = config.precision == "bfloat16"
         with torch.autocast(image_B3HW.device.type, torch.bfloat16, enabled=bfloat16):
-            feature_BF = network.backbone(image_B3HW)
-        prediction = network.read_out(feature_BF, scene_B)
+            features = network.backbone(image_B3HW)
+        prediction = network.read_out(features, scene_B, ray_BC3, seen_BC)
         row_B = network.head_of(scene_B)
         loss: Tensor = self.pose_loss(prediction.pose_BP, target_BP, row_B)
+        if self.vote_loss is not None:
+            assert prediction.votes is not None
+            assert ray_BC3 is not None
+            assert seen_BC is not None
+            loss = loss + self.vote_loss(prediction.votes, target_BP, row_B, ray_BC3, seen_BC)
         if config.loss.scene_weight:
             loss = loss + config.loss.scene_weight * scene_loss(prediction.logits_BN, scene_B)
         return loss, prediction.pose_BP.detach()
@@ -117,23 +137,35 @@ def _freeze(network: MSPN, config: TrainConfig) -> None:
 def make_optimizers(learner: Learner) -> list[torch.optim.Optimizer]:
     """AdamW for the backbone, RowAdam for stacked rows and for the loss weights."""
     settings, network = learner.config.optimizer, learner.network
-    backbone = [p for p in network.backbone.parameters() if p.requires_grad]
-    # Norms and biases have one dimension; decay would only shrink them.
-    groups = [
-        {"params": [p for p in backbone if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in backbone if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    backbone = network.backbone
+    pooled = [*backbone.network.parameters(), *backbone.projection.parameters()]
+    groups = _groups(pooled, settings.backbone_lr, settings.weight_decay)
+    if backbone.neck is not None:
+        # It begins anew, as the heads do, and learns at their rate.
+        groups += _groups(backbone.neck.parameters(), settings.head_lr, settings.weight_decay)
     optimizers: list[torch.optim.Optimizer] = []
-    if backbone:
-        optimizers.append(torch.optim.AdamW(groups, lr=settings.backbone_lr))
+    if any(group["params"] for group in groups):
+        optimizers.append(torch.optim.AdamW(groups))
     # A group for each: a scene's rows of the classifier learn from other scenes' images, too.
     stacked = [{"params": list(network.heads.parameters())}]
     if learner.config.loss.scene_weight:
         stacked.append({"params": list(network.classifier.rows.parameters())})
     optimizers.append(RowAdam(stacked, lr=settings.head_lr))
-    if weights := list(learner.pose_loss.parameters()):
+    weights = list(learner.pose_loss.parameters())
+    if learner.vote_loss is not None:
+        weights += learner.vote_loss.parameters()
+    if weights:
         optimizers.append(RowAdam(weights, lr=settings.loss_lr))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
+
+
+def _groups(parameters: Iterable[Tensor], rate: float, decay: float) -> list[dict[str, Any]]:
+    """Norms and biases have one dimension; decay would only shrink them."""
+    learned = [p for p in parameters if p.requires_grad]
+    return [
+        {"params": [p for p in learned if p.dim() > 1], "lr": rate, "weight_decay": decay},
+        {"params": [p for p in learned if p.dim() <= 1], "lr": rate, "weight_decay": 0.0},
+    ]

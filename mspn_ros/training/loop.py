@@ -185,7 +185,9 @@ class Trainer:
         make_folder(output)
         self.world.wait()  # no process may write before all have looked
         samples = place_samples(self.train_samples, self.device)
-        loader = BatchLoader(samples, self.coding, self.config, self.world, self.device)
+        loader = BatchLoader(
+            samples, self.coding, self.config, self.world, self.device, self.network
+        )
         model: nn.Module = self.learner
         if self.world.size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -260,7 +262,9 @@ class Trainer:
         self._set_learning_rates(done, steps_per_epoch)
         # Dropout: by step, so that a resumed run drops alike; by process, or all drop alike.
         torch.manual_seed(seed_of(config.seed, self.progress.epoch, step, world.rank))
-        loss, pose_BP = model(batch.image_B3HW, batch.target_BP, batch.scene_B)
+        loss, pose_BP = model(
+            batch.image_B3HW, batch.target_BP, batch.scene_B, batch.ray_BC3, batch.seen_BC
+        )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         # The processes' gradients are averaged evenly, but shares may differ by an image.

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from mspn_ros.datasets.base import SceneData
+from mspn_ros.images import image_size
 from mspn_ros.records import BadFrame, DatasetError, Frame, Pose
 from mspn_ros.training.cache import ImagePack, Progress, cache_folder, open_pack
 from mspn_ros.training.config import ValidationConfig
-from mspn_ros.view import CAMERA_NUMBERS, View, camera_vector
+from mspn_ros.view import View, assumed_camera, camera_vector, cell_centres, pixel_rays
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Samples:
     In the order of ``frames``: ``pack_S`` and ``first_S`` say in which of ``packs`` (P, 3) and
     at which pixel an image starts, ``size_S2`` is its (height, width); ``scene_S``;
     ``position_S3`` in the scenes' units; ``quaternion_S4`` xyzw; ``camera_SK`` is
-    ``view.camera_vector`` of the resized image, NaN where unknown.
+    ``view.camera_vector`` of the resized image, ``camera_known_S`` whether the dataset says so or
+    it is ``view.assumed_camera``.
     """
 
     frames: tuple[Frame, ...]
@@ -35,6 +37,7 @@ class Samples:
     position_S3: Tensor
     quaternion_S4: Tensor
     camera_SK: Tensor
+    camera_known_S: Tensor
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -76,6 +79,12 @@ class Samples:
         (height, width), first = self.size_S2[i].tolist(), int(self.first_S[i])
         pixels = self.packs[int(self.pack_S[i])][first : first + height * width]
         return pixels.view(height, width, 3)
+
+    def central_rays(self, index_B: Tensor, size: int, cells: int) -> Tensor:
+        """Rays (B, C, 3) of the cells of the central windows, in the camera's axes; float32."""
+        corner_B2 = ((self.size_S2[index_B] - size) // 2).flip(1)
+        pixel_BC2 = cell_centres(size, cells) + corner_B2[:, None]
+        return pixel_rays(self.camera_SK[index_B], pixel_BC2).float()
 
     def center_crops(self, index_B: Tensor, size: int) -> Tensor:
         """The central windows, where ``view.center_crop`` cuts them."""
@@ -176,6 +185,7 @@ class FrameStore:
                 ],
                 dtype=torch.float64,
             ),
+            camera_known_S=torch.tensor([f.intrinsics is not None for _, _, f in kept]),
         )
 
 
@@ -186,9 +196,8 @@ def _same_pose(a: Pose, b: Pose) -> bool:
 
 
 def _camera(frame: Frame, height: int, width: int) -> list[float]:
-    if frame.intrinsics is None:
-        return [float("nan")] * CAMERA_NUMBERS
-    return camera_vector(frame.intrinsics.scaled_to(width, height))
+    camera = frame.intrinsics or assumed_camera(*image_size(frame.image_path))
+    return camera_vector(camera.scaled_to(width, height))
 
 
 def cut_validation(

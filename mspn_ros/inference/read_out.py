@@ -1,0 +1,87 @@
+"""From features to poses: classifier, heads and coding of all scenes in service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mspn_ros.inference.catalogue import scene_info
+from mspn_ros.inference.cell_rays import CellRays, Shot
+from mspn_ros.network.backbone import Architecture, Features
+from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.heads import SceneClassifier, make_head
+from mspn_ros.records import Array, ConfigError, ModelError, SceneRow
+
+
+class ReadOut:
+    """The bank's rows as stacked tensors on a device; replaced whole when the bank changes."""
+
+    def __init__(
+        self,
+        rows: Sequence[SceneRow],
+        architecture: Architecture,
+        features: int,
+        cells: int,
+        device: torch.device,
+    ) -> None:
+        self.scenes = tuple(scene_info(row) for row in rows)
+        self.rows = tuple(rows)
+        self.index = {row.name: i for i, row in enumerate(rows)}
+        feature_size = rows[0].classifier_weight.size
+        if feature_size != features:
+            raise ModelError(
+                f"scene {rows[0].name!r} has {feature_size} weights a row, the backbone gives "
+                f"{features} features; train the scene anew"
+            )
+        kinds = {row.head for row in rows}
+        if len(kinds) != 1:
+            raise ModelError(
+                f"scene heads of kinds {', '.join(sorted(kinds))} cannot be served together; "
+                "remove the scenes of one kind, or train them anew"
+            )
+        self.classifier = SceneClassifier(len(rows), feature_size)
+        try:
+            self.heads = make_head(kinds.pop(), len(rows), architecture, feature_size)
+        except ConfigError as error:
+            raise ModelError(f"scene {rows[0].name!r}: {error}") from error
+        for i, row in enumerate(rows):
+            try:
+                self.heads.set_row(i, {k: torch.tensor(v) for k, v in row.head_tensors.items()})
+                weight = torch.tensor(row.classifier_weight)[None]
+                bias = torch.tensor([row.classifier_bias])
+                self.classifier.rows.set_row(i, {"weight": weight, "bias": bias})
+            except ValueError as error:
+                raise ModelError(f"scene {row.name!r}: {error}; train the scene anew") from error
+        self.classifier.to(device)
+        self.heads.to(device)
+        self.coding = PoseCoding(
+            torch.tensor(np.stack([row.position_offset for row in rows])),
+            torch.tensor([row.position_scale for row in rows]),
+            torch.tensor(np.stack([row.reference_rotation for row in rows])),
+        ).to(device)
+        self._rays: CellRays | None = None
+        if self.heads.reads_cells:
+            self._rays = CellRays(rows, architecture.view, cells, device)
+
+    @torch.inference_mode()
+    def __call__(
+        self, features: Features, shots: Sequence[Shot], forced: int | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Features -> probabilities (B, N), scene index (B,), positions (B, 3), xyzw (B, 4).
+
+        ``shots`` are the images as they came; ``forced`` is the scene that is known.
+        """
+        probability_BN = self.classifier(features.pooled_BF).double().softmax(1)
+        scene_B = probability_BN.argmax(1)
+        if forced is not None:
+            scene_B = torch.full_like(scene_B, forced)
+        ray_BC3 = None if self._rays is None else self._rays(shots, scene_B)
+        pose_BP = self.heads.read(features, scene_B, ray_BC3, None).pose_BP
+        position, quaternion = self.coding.decode(pose_BP, scene_B)
+        # One copy back from the device instead of four.
+        packed = torch.cat((probability_BN, scene_B[:, None].double(), position, quaternion), 1)
+        array = packed.cpu().numpy()
+        n = probability_BN.shape[1]
+        return array[:, :n], array[:, n], array[:, n + 1 : n + 4], array[:, n + 4 :]
