@@ -17,6 +17,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 ImageHW3 = npt.NDArray[np.uint8]
 
+# An image may differ from its camera's aspect ratio by rounding, not by a crop or a turn.
+_ASPECT_TOLERANCE = 0.03
+
 UNKNOWN_SCENE_ID = -1
 UNKNOWN_SCENE = "unknown"
 
@@ -76,6 +79,11 @@ class Intrinsics:
     height: int
     distortion: tuple[float, ...] = ()
     assumed: bool = False
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether an image of this size may be this camera's, resized but not cut or turned."""
+        ratio = (width * self.height) / (height * self.width)
+        return abs(ratio - 1) <= _ASPECT_TOLERANCE + 1 / min(width, height)
 
     def scaled_to(self, width: int, height: int) -> Intrinsics:
         """The same camera for the image resized to ``width`` x ``height`` pixels.

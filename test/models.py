@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from mspn_ros.network.backbone import Architecture
 from mspn_ros.network.mspn import MSPN
-from mspn_ros.records import HeldOutErrors, SceneRow
+from mspn_ros.records import HeldOutErrors, Intrinsics, SceneRow
 from mspn_ros.store.backbone_file import save_backbone
 from mspn_ros.store.scene_bank import SceneBank
 
@@ -68,4 +69,23 @@ def make_tiny_model(
     with SceneBank(path, read_only=False) as bank:
         for index, name in enumerate(scenes):
             bank.add(make_row(network, index, name, identity))
+    return path
+
+
+# Head "dense" on whole images; its cells are 16 pixels wide.
+DENSE = Architecture(
+    "mobilenet_v3_small", cells="fine", cell_features=32, resize=64, crop=64, fit="squeeze"
+)
+
+
+def make_dense_model(path: Path) -> Path:
+    """A dense model of scenes hall and lab with random weights; lab's camera is not known."""
+    torch.manual_seed(0)
+    network = MSPN(DENSE, 2, "dense").eval()
+    path.mkdir(parents=True, exist_ok=True)
+    identity = save_backbone(path, network.backbone, {})
+    camera = Intrinsics(150.0, 150.0, 79.5, 59.5, 160, 120)
+    with SceneBank(path, read_only=False) as bank:
+        for i, (name, intrinsics) in enumerate((("hall", camera), ("lab", None))):
+            bank.add(replace(make_row(network, i, name, identity), intrinsics=intrinsics))
     return path

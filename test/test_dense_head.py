@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dataset_files import write_walk
-from models import make_row
+from models import DENSE, make_dense_model, make_row
 from scipy.spatial.transform import Rotation
 from training_tools import train
 
@@ -14,25 +14,19 @@ from mspn_ros.datasets import read_scene
 from mspn_ros.geometry import matrix_to_quaternion, nearest_rotation, quaternion_to_matrix
 from mspn_ros.images import read_image
 from mspn_ros.inference.localizer import Localizer
-from mspn_ros.network.backbone import Architecture, Backbone, Features
+from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.network.coding import MATRIX_PARAMETERS, PoseCoding
 from mspn_ros.network.dense_head import DenseHead
 from mspn_ros.network.losses import VoteLoss
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.network.scene_head import Votes
 from mspn_ros.records import ConfigError, Intrinsics, ModelError
-from mspn_ros.store.backbone_file import save_backbone
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.augment import cell_rays, draw, warp
 from mspn_ros.training.config import AugmentConfig
 from mspn_ros.training.finish import write_model
 from mspn_ros.training.samples import FrameStore
 from mspn_ros.view import camera_vector, cell_centres, pixel_rays
-
-DENSE = Architecture(
-    "mobilenet_v3_small", cells="fine", cell_features=32, resize=64, crop=64, fit="squeeze"
-)
-CPU = torch.device("cpu")
 
 
 def rotations(count, seed=0):
@@ -250,17 +244,7 @@ def test_warps_need_the_whole_image(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A dense model of two scenes with random weights; the second's camera is not known."""
-    path = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    network = MSPN(DENSE, 2, "dense").eval()
-    identity = save_backbone(path, network.backbone, {})
-    camera = Intrinsics(150.0, 150.0, 79.5, 59.5, 160, 120)
-    with SceneBank(path, read_only=False) as bank:
-        for i, intrinsics in enumerate((camera, None)):
-            row = make_row(network, i, ("hall", "lab")[i], identity)
-            bank.add(replace(row, intrinsics=intrinsics))
-    return path
+    return make_dense_model(tmp_path_factory.mktemp("dense") / "model")
 
 
 def image_of(height, width, seed=0):

@@ -33,8 +33,6 @@ from mspn_ros.records import (
 # The largest text file of poses that is read whole; real ones stay below 10 MB.
 MAX_TEXT_BYTES = 128_000_000
 _MAX_LINE = 64_000_000
-# An image may differ from its camera's aspect ratio by rounding, not by a crop or a turn.
-_ASPECT_TOLERANCE = 0.03
 
 # Intrinsics for an image of (width, height) pixels as it lies, None where nothing is known.
 Camera = Callable[[int, int], Intrinsics | None]
@@ -122,8 +120,7 @@ def stated_camera(intrinsics: Intrinsics) -> Camera:
     """
 
     def camera(width: int, height: int) -> Intrinsics:
-        ratio = (width / height) / (intrinsics.width / intrinsics.height)
-        if abs(ratio - 1) > _ASPECT_TOLERANCE + 1 / min(width, height):
+        if not intrinsics.fits(width, height):
             raise ValueError(
                 f"the image is {width}x{height} but its camera "
                 f"{intrinsics.width}x{intrinsics.height}: turned or cropped"

@@ -104,7 +104,12 @@ def _localize(
     for scene, members in groups.items():
         for i, estimate in zip(
             members,
-            localizer.localize([images[i] for i in members], scene, min_confidence),
+            localizer.localize(
+                [images[i] for i in members],
+                scene,
+                min_confidence,
+                [chunk[i].intrinsics for i in members],
+            ),
             strict=True,
         ):
             result[i] = estimate

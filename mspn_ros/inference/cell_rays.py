@@ -11,8 +11,6 @@ from torch import Tensor
 from mspn_ros.records import ConfigError, Intrinsics, SceneRow
 from mspn_ros.view import View, assumed_camera, camera_vector, cell_centres, pixel_rays
 
-# A camera is taken for an image's only if their aspect ratios agree so well.
-_ASPECT_TOLERANCE = 0.03
 # Image sizes and cameras that are remembered; a robot has a handful.
 _REMEMBERED = 64
 
@@ -26,16 +24,11 @@ class Shot:
     camera: Intrinsics | None = None
 
     def __post_init__(self) -> None:
-        if self.camera is not None and not self.fits(self.camera):
+        if self.camera is not None and not self.camera.fits(self.width, self.height):
             raise ConfigError(
                 f"a camera of {self.camera.width}x{self.camera.height} pixels cannot have taken "
                 f"an image of {self.width}x{self.height}; pass the intrinsics of this image"
             )
-
-    def fits(self, camera: Intrinsics) -> bool:
-        """Whether the image may be a resized one of this camera's."""
-        ratio = (self.width * camera.height) / (self.height * camera.width)
-        return abs(ratio - 1) < _ASPECT_TOLERANCE
 
 
 class CellRays:
@@ -74,7 +67,10 @@ class CellRays:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             assumed = assumed_camera(shot.width, shot.height)
-            chosen = [c if c is not None and shot.fits(c) else assumed for c in cameras]
+            chosen = [
+                camera if camera and camera.fits(shot.width, shot.height) else assumed
+                for camera in cameras
+            ]
             vectors = [
                 camera_vector(self._view.camera(camera.scaled_to(shot.width, shot.height)))
                 for camera in chosen

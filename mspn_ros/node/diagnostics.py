@@ -48,6 +48,7 @@ class NodeStatus:
     scenes: int = 0
     scene: str = ""
     pose_axes: str = "optical"
+    camera_info: str = ""
     failure: str = ""
     warnings: tuple[str, ...] = ()
     no_frames_timeout_s: float = 5.0
@@ -157,6 +158,7 @@ def _values(status: NodeStatus, counts: Counts, rate_hz: float) -> list[tuple[st
         ("scene", status.scene),
         ("scenes", str(status.scenes)),
         ("pose_axes", status.pose_axes),
+        ("camera_info", status.camera_info),
         ("model", status.model),
         ("device", status.device),
         ("engine", status.engine),

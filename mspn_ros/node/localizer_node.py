@@ -33,13 +33,21 @@ from std_srvs.srv import Trigger
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node import NAMESPACE, NODE_NAME
+from mspn_ros.node.camera_info import CameraListener, camera_info_topic
 from mspn_ros.node.diagnostics import DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause
 from mspn_ros.node.outputs import Outputs, image_qos
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
 from mspn_ros.node.worker import NewestFrameWorker
 from mspn_ros.paths import package_file
-from mspn_ros.records import ConfigError, MspnError, PoseEstimate, RosError
+from mspn_ros.records import (
+    ConfigError,
+    ImageHW3,
+    Intrinsics,
+    MspnError,
+    PoseEstimate,
+    RosError,
+)
 
 # Seconds between two log lines about the same trouble.
 _THROTTLE_S = 10.0
@@ -62,6 +70,7 @@ class LocalizerNode(LifecycleNode):
         self._subscription: Any = None
         self._message_type: Any = Image
         self._camera = ""
+        self._cameras: CameraListener | None = None
         self._scene = ""
         self._unscaled: set[str] = set()
         self._logged_at_s: dict[str, float] = {}
@@ -163,6 +172,12 @@ class LocalizerNode(LifecycleNode):
             raw=True,
         )
         self._camera = self._subscription.topic_name
+        self._cameras = CameraListener(
+            self,
+            camera_info_topic(read_parameter(self, "camera_info_topic"), topic),
+            topic,
+            image_qos("best_effort"),
+        )
         self._outputs.publish_catalogue(self._localizer.scenes)
         self.get_logger().info(f"active: {transport} images from {self._camera}")
 
@@ -170,6 +185,8 @@ class LocalizerNode(LifecycleNode):
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
             self._subscription = None
+        if self._cameras is not None:
+            self._cameras.close()
         self._worker.stop()
 
     # Frames, on the worker's thread.
@@ -189,6 +206,7 @@ class LocalizerNode(LifecycleNode):
                 [image],
                 scene=read_parameter(self, "scene") or None,
                 min_confidence=minimum if minimum >= 0 else None,
+                cameras=[self._intrinsics(image)],
             )
             if estimate.known and not pose_is_finite(estimate):
                 cause = "non_finite_pose"
@@ -206,6 +224,21 @@ class LocalizerNode(LifecycleNode):
         axes = read_parameter(self, "pose_axes")
         outputs.publish_estimate(header, self._camera, estimate, scale, axes)
         return None
+
+    def _intrinsics(self, image: ImageHW3) -> Intrinsics | None:
+        listener = self._cameras
+        if listener is None:
+            return None
+        camera = listener.camera(image.shape[0], image.shape[1])
+        if listener.trouble:
+            self._log_throttled("camera_info", self._camera_trouble(listener))
+        return camera
+
+    def _camera_trouble(self, listener: CameraListener) -> str:
+        return (
+            f"{listener.topic} is not used: {listener.trouble}; the camera of the training frames "
+            "stands in"
+        )
 
     def _metres_per_unit(self, scenes: Sequence[SceneInfo], estimate: PoseEstimate) -> float:
         scene = next((s for s in scenes if s.id == estimate.scene_id), None)
@@ -272,6 +305,9 @@ class LocalizerNode(LifecycleNode):
         if localizer is not None and not read_parameter(self, "model"):
             warnings.append(f"{self._model_text()}; set the parameter model")
             self._log_throttled("demo", warnings[-1])
+        listener = self._cameras
+        if listener is not None and listener.trouble:
+            warnings.append(self._camera_trouble(listener))
         status = NodeStatus(
             name=self.get_fully_qualified_name(),
             state=self._state_machine.current_state[1],
@@ -286,6 +322,8 @@ class LocalizerNode(LifecycleNode):
             status.device = str(localizer.device)
             status.engine, status.engine_reason = localizer.engine, localizer.engine_reason
             status.bank_version, status.scenes = localizer.bank_version, len(localizer.scenes)
+        if listener is not None:
+            status.camera_info = listener.in_use
         if self._subscription is not None:
             reliable = read_parameter(self, "image_qos") == "reliable"
             status.source = image_source(self, self._camera, self._message_type, reliable)

@@ -68,6 +68,13 @@ PARAMETERS = (
         choices=("best_effort", "reliable"),
     ),
     NodeParameter(
+        "camera_info_topic",
+        "auto",
+        "Topic of the camera's sensor_msgs/CameraInfo, which dense models read; auto takes "
+        "camera_info beside the images, none relies on the camera of the training frames.",
+        pattern=r"auto|none|(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*",
+    ),
+    NodeParameter(
         "device",
         "auto",
         "Where the network runs; auto takes CUDA when present.",

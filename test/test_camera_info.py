@@ -1,0 +1,127 @@
+"""CameraInfo: read as ROS means it, and it reaches the answers of a running node."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ros[ros]")
+
+import ros_tools
+from models import make_dense_model
+from rclpy.qos import QoSProfile
+from ros_tools import RosClient, raw_image
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
+
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.node.camera_info import camera_info_topic, intrinsics_of
+from mspn_ros.node.process import LocalizerProcess
+from mspn_ros.records import Intrinsics, RosError
+
+K = [500.0, 0.0, 320.5, 0.0, 510.0, 241.0, 0.0, 0.0, 1.0]
+P = [450.0, 0.0, 319.5, 0.0, 0.0, 450.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+PLUMB = [-0.3, 0.1, 0.001, -0.002, 0.0]
+
+
+def info(**fields):
+    usual = {"width": 640, "height": 480, "distortion_model": "plumb_bob", "d": PLUMB}
+    return CameraInfo(**{**usual, "k": K, "p": P, **fields})
+
+
+@pytest.mark.parametrize(
+    ("setting", "images", "expected"),
+    [
+        ("auto", "/camera/image_raw", "/camera/camera_info"),
+        ("auto", "/camera/image_raw/compressed", "/camera/camera_info"),
+        ("auto", "cam/image", "cam/camera_info"),
+        ("auto", "image", "camera_info"),
+        ("none", "/camera/image_raw", ""),
+        ("/left/info", "/camera/image_raw", "/left/info"),
+    ],
+)
+def test_the_topic_beside_the_images(setting, images, expected):
+    assert camera_info_topic(setting, images) == expected
+
+
+def test_raw_images_have_k_and_d_rectified_ones_p():
+    plain = intrinsics_of(info(), rectified=False)
+    assert plain == Intrinsics(500.0, 510.0, 320.5, 241.0, 640, 480, tuple(PLUMB))
+    rectified = intrinsics_of(info(), rectified=True)
+    assert rectified == Intrinsics(450.0, 450.0, 319.5, 239.5, 640, 480)
+
+
+def test_region_and_binning_are_those_of_the_images():
+    region = RegionOfInterest(x_offset=100, y_offset=40, width=400, height=300)
+    camera = intrinsics_of(info(roi=region, binning_x=2, binning_y=2), rectified=False)
+    assert (camera.width, camera.height) == (200, 150)
+    assert (camera.fx, camera.fy) == (250.0, 255.0)
+    # A point at full resolution, and where it lies in the region's binned image.
+    u, v = 320.5 + 500 * 0.2, 241.0 + 510 * 0.1
+    expected = ((u - 100 + 0.5) / 2 - 0.5, (v - 40 + 0.5) / 2 - 0.5)
+    assert camera.cx + camera.fx * 0.2 == pytest.approx(expected[0])
+    assert camera.cy + camera.fy * 0.1 == pytest.approx(expected[1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"k": [0.0] * 9}, "not calibrated"),
+        ({"distortion_model": "equidistant", "d": [0.1, 0.0, 0.0, 0.0]}, "'equidistant'"),
+        ({"k": [500.0, 0, float("nan"), 0, 500, 0, 0, 0, 1]}, "impossible"),
+        ({"width": 0}, "impossible"),
+    ],
+)
+def test_unusable_cameras_are_refused_with_a_reason(fields, reason):
+    with pytest.raises(RosError, match=reason):
+        intrinsics_of(info(**fields), rectified=False)
+
+
+def test_a_fisheye_that_was_rectified_is_a_pinhole():
+    message = info(distortion_model="equidistant", d=[0.1, 0.0, 0.0, 0.0])
+    assert intrinsics_of(message, rectified=True).distortion == ()
+
+
+def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
+    model = make_dense_model(tmp_path / "model")
+    localizer = Localizer.load(model, "cpu")
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    parameters = {"model": str(model), "device": "cpu", "diagnostics_period": 0.2}
+    wide = info(width=160, height=120, k=[80.0, 0, 79.5, 0, 80, 59.5, 0, 0, 1])
+    with (
+        ros_tools.ros_context() as context,
+        LocalizerProcess("/dense", {**parameters, "scene": "hall"}) as process,
+    ):
+        client = RosClient(context, "/dense", "/camera/image_raw")
+        cameras = client.node.create_publisher(
+            CameraInfo, "/camera/camera_info", QoSProfile(depth=1)
+        )
+        client.wait_until_ready(process)
+
+        def answers_like(camera):
+            record = client.ask(raw_image(image, "rgb8"))
+            (expected,) = localizer.localize([image], "hall", cameras=[camera])
+            turned = abs(record.pose.quaternion @ expected.quaternion)
+            return turned == pytest.approx(1, abs=1e-9)
+
+        assert answers_like(None)
+        cameras.publish(wide)
+        named = intrinsics_of(wide, rectified=False)
+        client.collector.wait_for(lambda: answers_like(named), 10)
+        assert answers_like(named)
+        assert not answers_like(None)
+        assert "focal length 80.0 px" in client.diagnostics()["camera_info"]
+        # A camera that cannot be this one is not used, and the node says so.
+        cameras.publish(info(width=120, height=160))
+        client.collector.wait_for(lambda: answers_like(None), 10)
+        assert answers_like(None)
+        assert "the images are of 160x120" in _warning(client)
+        client.close()
+
+
+def _warning(client):
+    said = []
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    client.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda m: said.extend(s.message for s in m.status), 10
+    )
+    client.collector.wait_for(lambda: any("camera_info" in text for text in said), 10)
+    return said[-1]
