@@ -4,6 +4,7 @@ import math
 import re
 import tracemalloc
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
 from mspn_ros.datasets.bag_writer import frame_stamps_ns, write_bag
-from mspn_ros.datasets.bags import BagReader, ros2_types
+from mspn_ros.datasets.bags import BagReader, camera_at, ros2_types
 from mspn_ros.images import read_image
-from mspn_ros.records import BagError, Frame, ImageError, Pose
+from mspn_ros.records import BagError, Frame, ImageError, Intrinsics, Pose
 
 S = 10**9
 TYPES = ros2_types().types
@@ -535,3 +536,41 @@ def test_unwritable_place_is_one_bag_error(frames, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BagError, match="cannot be written"):
         write_bag(tmp_path / "file" / "a.mcap", frames)
+
+
+def test_the_camera_goes_into_the_bag_and_comes_back(frames, tmp_path):
+    plain = Intrinsics(40.0, 41.0, 15.0, 11.0, 32, 24)
+    lens = replace(plain, distortion=(-0.2, 0.1, 0.001, 0.002))
+    guessed = replace(plain, fx=99.0, assumed=True)
+    cameras = [None, plain, plain, lens, lens, guessed]
+    named = [replace(f, intrinsics=c) for f, c in zip(frames, cameras, strict=True)]
+    for name in ("a.mcap", "a.bag"):
+        write_bag(tmp_path / name, named)
+        with BagReader(tmp_path / name) as bag:
+            times = [image.log_time_ns for image in bag.images()]
+            found = bag.cameras()
+        # Once for each change; an assumed focal length is not handed on.
+        assert [camera.log_time_ns for camera in found] == [times[1], times[3]]
+        assert found[0].intrinsics == plain
+        assert found[1].intrinsics.distortion[:4] == lens.distortion
+        assert not any(found[1].intrinsics.distortion[4:])
+        seen = [camera_at(found, time_ns).intrinsics for time_ns in times]
+        assert seen[:3] == [plain] * 3  # before the first message, the first
+        assert seen[3:] == [found[1].intrinsics] * 3
+
+
+def test_a_bag_without_cameras_has_none(frames, tmp_path):
+    with BagReader(write_bag(tmp_path / "a.mcap", frames)) as bag:
+        assert bag.cameras() == []
+    assert camera_at([], 5) is None
+
+
+def test_a_damaged_camera_is_left_out(tmp_path):
+    with bag_of(
+        tmp_path / "bag",
+        {"/cam/image": "sensor_msgs/msg/Image", "/cam/camera_info": "sensor_msgs/msg/CameraInfo"},
+    ) as put:
+        put("/cam/image", 2, mono_image(2))
+        put("/cam/camera_info", 1, b"\0\1\0\0too short")
+    with BagReader(tmp_path / "bag") as bag:
+        assert bag.cameras() == []

@@ -1,20 +1,29 @@
 """CameraInfo: read as ROS means it, and it reaches the answers of a running node."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ros[ros]")
 
 import ros_tools
+from dataset_files import write_walk
 from models import make_dense_model
 from rclpy.qos import QoSProfile
 from ros_tools import RosClient, raw_image
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
+from mspn_ros.datasets import read_scene
+from mspn_ros.datasets.bag_writer import write_bag
+from mspn_ros.datasets.bags import BagReader
+from mspn_ros.datasets.camera_info import camera_info_topic, intrinsics_of
+from mspn_ros.evaluation.replay import GroundTruth, replay_offline
+from mspn_ros.images import read_image
 from mspn_ros.inference.localizer import Localizer
-from mspn_ros.node.camera_info import camera_info_topic, intrinsics_of
+from mspn_ros.node.live import replay_live
 from mspn_ros.node.process import LocalizerProcess
-from mspn_ros.records import Intrinsics, RosError
+from mspn_ros.records import Intrinsics
 
 K = [500.0, 0.0, 320.5, 0.0, 510.0, 241.0, 0.0, 0.0, 1.0]
 P = [450.0, 0.0, 319.5, 0.0, 0.0, 450.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -70,7 +79,7 @@ def test_region_and_binning_are_those_of_the_images():
     ],
 )
 def test_unusable_cameras_are_refused_with_a_reason(fields, reason):
-    with pytest.raises(RosError, match=reason):
+    with pytest.raises(ValueError, match=reason):
         intrinsics_of(info(**fields), rectified=False)
 
 
@@ -114,6 +123,28 @@ def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
         assert answers_like(None)
         assert "the images are of 160x120" in _warning(client)
         client.close()
+
+
+def test_replay_reads_the_camera_from_the_bag_offline_and_live(tmp_path):
+    model = make_dense_model(tmp_path / "model")
+    localizer = Localizer.load(model, "cpu")
+    scene = read_scene(write_walk(tmp_path / "walk", train=2, test=6, size=(160, 120)), "hall")
+    camera = Intrinsics(90.0, 90.0, 79.5, 59.5, 160, 120)
+    frames = [replace(frame, intrinsics=camera) for frame in scene.split("test")]
+    path = write_bag(tmp_path / "walk.mcap", frames)
+    with BagReader(path) as bag:
+        offline, _ = replay_offline(bag, localizer, GroundTruth({}))
+    for frame, answer in zip(frames, offline, strict=True):
+        image = read_image(frame.image_path)
+        (named,) = localizer.localize([image], cameras=[camera])
+        (unnamed,) = localizer.localize([image])
+        np.testing.assert_array_equal(answer.estimate.quaternion, named.quaternion)
+        assert np.abs(named.quaternion - unnamed.quaternion).max() > 1e-4
+    live = replay_live(path, model, device="cpu", namespace="/replayed")
+    assert live.answered == 6
+    for record, answer in zip(live.records, offline, strict=True):
+        turned = abs(record.pose.quaternion @ answer.estimate.quaternion)
+        assert turned == pytest.approx(1, abs=1e-9)
 
 
 def _warning(client):

@@ -14,8 +14,9 @@ from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_typestore
 
 from mspn_ros.datasets.bags import COMPRESSED_IMAGE, RAW_IMAGE, ros2_types
+from mspn_ros.datasets.camera_info import CAMERA_INFO, camera_info_topic
 from mspn_ros.images import read_image
-from mspn_ros.records import BagError, Frame, ImageHW3, Pose
+from mspn_ros.records import BagError, Frame, ImageHW3, Intrinsics, Pose
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
 POSE_TOPIC = "/ground_truth/pose"
@@ -42,13 +43,14 @@ def write_bag(
     raw: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write ``frames``, in their order, as images and PoseStamped ground truth.
+    """Write ``frames``, in their order, as images, CameraInfo and PoseStamped ground truth.
 
     The kind follows ``path``: ``.bag`` is a ROS 1 bag, ``.mcap`` and ``.db3`` one ROS 2 storage
     file, anything else a ROS 2 bag folder of ``storage``. Images are CompressedImage with the
     file's JPEG or PNG bytes unchanged, or rgb8 Image if ``raw`` (``image_topic`` then loses
-    image_transport's ending ``/compressed``); their frame_id is ``camera_optical_frame``. A
-    pose has its image's stamp and its scene's name as frame_id. Stamps are those of
+    image_transport's ending ``/compressed``); their frame_id is ``camera_optical_frame``. The
+    camera goes to ``camera_info`` beside the images, where the dataset knows it. A pose has its
+    image's stamp and its scene's name as frame_id. Stamps are those of
     :func:`frame_stamps_ns` and don't use ``Frame.stamp_s``. The same input gives the same bytes.
     ``progress(done, total)`` is called after each frame. Returns ``path``.
 
@@ -124,6 +126,7 @@ class _Recorder:
         self._topics = {
             image_topic: RAW_IMAGE if raw else COMPRESSED_IMAGE,
             pose_topic: POSE_STAMPED,
+            camera_info_topic("auto", image_topic): CAMERA_INFO,
         }
         self._writer: Any
         if self._ros1:
@@ -140,7 +143,7 @@ class _Recorder:
     def __enter__(self) -> _Recorder:
         self._writer.open()
         types = get_typestore(Stores.ROS1_NOETIC) if self._ros1 else ros2_types()
-        self._image, self._pose = (
+        self._image, self._pose, self._camera = (
             self._writer.add_connection(topic, msgtype, typestore=types)
             for topic, msgtype in self._topics.items()
         )
@@ -150,13 +153,17 @@ class _Recorder:
         self._writer.__exit__(*exception)
 
     def write(self, frame: Frame, stamp_ns: int) -> None:
-        """Write one frame's image, then its pose, both logged at ``stamp_ns``."""
+        """Write one frame's camera, image and pose, all logged at ``stamp_ns``."""
         if self._raw:
             image = _raw_image(read_image(frame.image_path), stamp_ns)
         else:
             image = _compressed_image(frame.image_path, stamp_ns)
         pose = _pose_stamped(frame.pose, frame.scene, stamp_ns)
-        for connection, message in ((self._image, image), (self._pose, pose)):
+        messages = [(self._image, image), (self._pose, pose)]
+        # An assumed focal length is no measurement: nobody should take it for one.
+        if frame.intrinsics is not None and not frame.intrinsics.assumed:
+            messages.insert(0, (self._camera, _camera_info(frame.intrinsics, stamp_ns)))
+        for connection, message in messages:
             data = ros2_types().serialize_cdr(message, connection.msgtype)
             if self._ros1:
                 data = ros2_types().cdr_to_ros1(data, connection.msgtype)
@@ -202,6 +209,33 @@ def _compressed_image(path: Path, stamp_ns: int) -> Any:
         header=_header(CAMERA_FRAME_ID, stamp_ns),
         format=image_format,
         data=np.frombuffer(encoded, np.uint8),
+    )
+
+
+def _camera_info(camera: Intrinsics, stamp_ns: int) -> Any:
+    fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+    terms = [*camera.distortion, *(0.0,) * 5]
+    plain = len(camera.distortion) <= 5
+    return _make(
+        CAMERA_INFO,
+        header=_header(CAMERA_FRAME_ID, stamp_ns),
+        height=camera.height,
+        width=camera.width,
+        distortion_model="plumb_bob" if plain else "rational_polynomial",
+        d=np.array(terms[:5] if plain else [*camera.distortion, *(0.0,) * 8][:8]),
+        k=np.array([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]),
+        r=np.eye(3).ravel(),
+        p=np.array([fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]),
+        binning_x=0,
+        binning_y=0,
+        roi=_make(
+            "sensor_msgs/msg/RegionOfInterest",
+            x_offset=0,
+            y_offset=0,
+            height=0,
+            width=0,
+            do_rectify=False,
+        ),
     )
 
 

@@ -7,7 +7,8 @@ same in every ROS 2 release.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +22,15 @@ from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from mspn_ros.datasets.camera_info import (
+    CAMERA_INFO,
+    camera_info_topic,
+    intrinsics_of,
+    is_rectified,
+)
 from mspn_ros.datasets.trajectory import Trajectory
 from mspn_ros.images import decode_compressed, decode_raw
-from mspn_ros.records import BagError, ImageError, ImageHW3
+from mspn_ros.records import BagError, ImageError, ImageHW3, Intrinsics
 
 RAW_IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -84,6 +91,21 @@ class BagImage:
             message.step,
             bool(message.is_bigendian),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class BagCamera:
+    """What a bag says of the camera from ``log_time_ns`` on, and the message that says it."""
+
+    log_time_ns: int
+    intrinsics: Intrinsics
+    cdr: bytes
+
+
+def camera_at(cameras: Sequence[BagCamera], log_time_ns: int) -> BagCamera | None:
+    """The last of ``cameras`` (in order) that was logged by then, else the first; None of none."""
+    after = bisect_right(cameras, log_time_ns, key=lambda camera: camera.log_time_ns)
+    return cameras[max(0, after - 1)] if cameras else None
 
 
 class BagReader:
@@ -158,6 +180,26 @@ class BagReader:
             yield BagImage(
                 _stamp_ns(header) or log_time_ns, log_time_ns, msgtype, cdr, header.frame_id
             )
+
+    def cameras(self) -> list[BagCamera]:
+        """What the topic ``camera_info`` beside the images says, once for each change.
+
+        A message that makes no usable camera is left out.
+
+        Raises:
+            BagError: the file is damaged.
+        """
+        topic = camera_info_topic("auto", self.image_topic)
+        rectified, found = is_rectified(self.image_topic), list[BagCamera]()
+        connections = self._topics((CAMERA_INFO,)).get(topic, [])
+        for msgtype, log_time_ns, cdr in self._messages(connections):
+            try:
+                camera = intrinsics_of(ros2_types().deserialize_cdr(cdr, msgtype), rectified)
+            except (SerdeError, ValueError):
+                continue
+            if not found or found[-1].intrinsics != camera:
+                found.append(BagCamera(log_time_ns, camera, cdr))
+        return found
 
     def ground_truth(self) -> dict[str, Trajectory]:
         """The pose topic's trajectories by header.frame_id; empty without a pose topic.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mspn_ros.datasets.bags import BagReader
+from mspn_ros.datasets.bags import BagCamera, BagImage, BagReader, camera_at
 from mspn_ros.datasets.trajectory import Trajectory
 from mspn_ros.evaluation.answers import Answer
 from mspn_ros.inference.localizer import Localizer
@@ -15,6 +15,8 @@ from mspn_ros.records import (
     UNKNOWN_SCENE_ID,
     BagError,
     ImageError,
+    ImageHW3,
+    Intrinsics,
     Pose,
     PoseEstimate,
     SceneRow,
@@ -69,6 +71,13 @@ def ground_truth(bag: BagReader, rows: Sequence[SceneRow], scene: str | None) ->
     return GroundTruth(found)
 
 
+def _camera(cameras: Sequence[BagCamera], image: BagImage, picture: ImageHW3) -> Intrinsics | None:
+    """The camera that the bag names for an image, if it can be the image's."""
+    found = camera_at(cameras, image.log_time_ns)
+    height, width = picture.shape[:2]
+    return found.intrinsics if found and found.intrinsics.fits(width, height) else None
+
+
 def replay_offline(
     bag: BagReader,
     localizer: Localizer,
@@ -82,11 +91,14 @@ def replay_offline(
     """
     answers: list[Answer] = []
     counts = {"rejected": 0}
+    cameras = bag.cameras()
     for number, image in enumerate(bag.images(), 1):
         scene, pose = truth.at(image.stamp_ns)
         started = time.perf_counter()
         try:
-            (estimate,) = localizer.localize([image.decode()])
+            picture = image.decode()
+            camera = _camera(cameras, image, picture)
+            (estimate,) = localizer.localize([picture], cameras=[camera])
         except ImageError as error:
             counts["rejected"] += 1
             estimate = PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=str(error))

@@ -1,65 +1,15 @@
-"""``sensor_msgs/CameraInfo``: what the camera driver says of the camera that takes the images."""
+"""Listens to what the camera driver says of the camera that takes the images."""
 
 from __future__ import annotations
 
-import math
-import posixpath
 import threading
 from typing import Any
 
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
-from mspn_ros.records import Intrinsics, RosError
-
-# Distortion model -> its most terms; both are OpenCV's, in OpenCV's order.
-_MODELS = {"plumb_bob": 5, "rational_polynomial": 8, "": 0}
-
-
-def camera_info_topic(setting: str, image_topic: str) -> str:
-    """``auto``: ``camera_info`` beside the images, where image_transport looks, too; ``none``: "".
-
-    Below compressed topics it lies beside the raw one: /cam/image_raw/compressed has
-    /cam/camera_info.
-    """
-    if setting == "none":
-        return ""
-    if setting != "auto":
-        return setting
-    if image_topic.endswith("/compressed"):
-        image_topic = posixpath.dirname(image_topic)
-    return posixpath.join(posixpath.dirname(image_topic), "camera_info")
-
-
-def intrinsics_of(message: Any, rectified: bool) -> Intrinsics:
-    """The camera of the images as they come: region and binning applied.
-
-    ``rectified`` images have the projection matrix P and no distortion, others K and D.
-
-    Raises:
-        RosError: not calibrated, a lens model that is not OpenCV's, or numbers that make no camera.
-    """
-    if message.distortion_model not in _MODELS and not rectified and any(message.d):
-        raise RosError(
-            f"its distortion model {message.distortion_model!r} is not supported; publish "
-            "rectified images, or plumb_bob or rational_polynomial"
-        )
-    matrix = message.p if rectified else message.k
-    fx, fy = float(matrix[0]), float(matrix[5 if rectified else 4])
-    cx, cy = float(matrix[2]), float(matrix[6 if rectified else 5])
-    terms = () if rectified else tuple(map(float, message.d))[: _MODELS[message.distortion_model]]
-    if fx == 0:
-        raise RosError("it is not calibrated (its K is zero); calibrate the camera")
-    region, width, height = message.roi, int(message.width), int(message.height)
-    if region.width and region.height:
-        cx, cy = cx - region.x_offset, cy - region.y_offset
-        width, height = int(region.width), int(region.height)
-    numbers = (fx, fy, cx, cy, *terms)
-    if not all(map(math.isfinite, numbers)) or min(fx, fy, width, height) <= 0:
-        raise RosError(f"a camera of {fx:g}, {fy:g} and {width}x{height} pixels is impossible")
-    camera = Intrinsics(fx, fy, cx, cy, width, height, terms if any(terms) else ())
-    across, down = max(1, int(message.binning_x)), max(1, int(message.binning_y))
-    return camera.scaled_to(max(1, width // across), max(1, height // down))
+from mspn_ros.datasets.camera_info import intrinsics_of, is_rectified
+from mspn_ros.records import Intrinsics
 
 
 class CameraListener:
@@ -71,8 +21,7 @@ class CameraListener:
     def __init__(self, node: Any, topic: str, image_topic: str, qos: Any) -> None:
         """``topic`` "" listens to nothing."""
         self._node = node
-        # Drivers and image_proc name rectified images so: image_rect, image_rect_color.
-        self._rectified = "rect" in posixpath.basename(image_topic.removesuffix("/compressed"))
+        self._rectified = is_rectified(image_topic)
         self._lock = threading.Lock()
         self._latest: bytes | None = None
         self._read: bytes | None = None
@@ -130,7 +79,7 @@ def _read(serialized: bytes, rectified: bool) -> Intrinsics | str:
     """The camera of a message, or why it cannot be used."""
     try:
         return intrinsics_of(deserialize_message(serialized, CameraInfo), rectified)
-    except RosError as error:
+    except ValueError as error:
         return str(error)
     except Exception as error:  # whatever a broken message makes rclpy raise
         return f"it cannot be read ({str(error).partition(chr(10))[0]})"

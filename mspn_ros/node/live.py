@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,18 @@ from typing import Any
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from mspn_ros.datasets.bags import COMPRESSED_IMAGE, IMAGE_TYPES, RAW_IMAGE, BagImage, BagReader
+from mspn_ros.datasets.bags import (
+    COMPRESSED_IMAGE,
+    IMAGE_TYPES,
+    RAW_IMAGE,
+    BagCamera,
+    BagImage,
+    BagReader,
+    camera_at,
+)
+from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.collector import Collector, LiveRecord
 from mspn_ros.node.process import LocalizerProcess
@@ -26,6 +35,8 @@ from mspn_ros.store.backbone_file import load_backbone
 _MESSAGES = {RAW_IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
 # Seconds: to find a running node; for one to load its model; for its counts after the last frame.
 _FIND_S, _LOAD_S, _SETTLE_S = 5.0, 120.0, 30.0
+# How long a node is given to listen to the camera that the bag names.
+_CAMERA_S = 2.0
 # A writer that sees its reader is not yet seen by it: best-effort frames sent now would be lost.
 _MATCH_SLACK_S = 0.5
 
@@ -55,16 +66,34 @@ class LiveResult:
 
 
 class BagPlayer:
-    """Publishes a bag's images as they were recorded, at the rate of their log times."""
+    """Publishes a bag's images as they were recorded, at the rate of their log times.
 
-    def __init__(self, node: Any, topic: str, msgtype: str) -> None:
+    ``cameras``: what the bag says of the camera; published beside each image, before it.
+    """
+
+    def __init__(
+        self, node: Any, topic: str, msgtype: str, cameras: Sequence[BagCamera] = ()
+    ) -> None:
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         self._publisher = node.create_publisher(_MESSAGES[msgtype], topic, qos)
+        self._cameras = cameras
+        beside = camera_info_topic("auto", topic)
+        self._camera_publisher = node.create_publisher(CameraInfo, beside, qos)
+
+    def show_camera(self, log_time_ns: int) -> None:
+        """Publish what the bag says of the camera at that time, if it does."""
+        if camera := camera_at(self._cameras, log_time_ns):
+            self._camera_publisher.publish(camera.cdr)
 
     @property
     def matched(self) -> bool:
         """Whether a subscription has been found."""
         return bool(self._publisher.get_subscription_count() > 0)
+
+    @property
+    def camera_matched(self) -> bool:
+        """Whether somebody listens to what is said of the camera, if anything is."""
+        return not self._cameras or bool(self._camera_publisher.get_subscription_count() > 0)
 
     def play(self, images: Iterator[BagImage]) -> Iterator[tuple[int, float]]:
         """Publish each image when it is due and yield (stamp in ns, ``time.monotonic`` then)."""
@@ -75,6 +104,7 @@ class BagPlayer:
             if start is None:
                 start = (now_s, image.log_time_ns)
             time.sleep(max(0.0, start[0] + (image.log_time_ns - start[1]) / 1e9 - now_s))
+            self.show_camera(image.log_time_ns)
             published_s = time.monotonic()
             self._publisher.publish(cdr)
             yield image.stamp_ns, published_s
@@ -124,8 +154,11 @@ def replay_live(
             _wait_for_catalogue(collector, process)
         _check_backbone(collector, namespace, model_dir, backbone_id)
         topic = _image_subscription(node, collector, namespace, msgtype)
-        player = BagPlayer(node, topic, msgtype)
+        player = BagPlayer(node, topic, msgtype, reader.cameras())
         before = _ready(node, collector, player, topic)
+        # A node that reads no camera_info is none the worse; another has it before the images.
+        collector.wait_for(lambda: player.camera_matched, _CAMERA_S)
+        player.show_camera(0)
         published = []
         for frame in player.play(reader.images()):
             published.append(frame)

@@ -30,10 +30,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node import NAMESPACE, NODE_NAME
-from mspn_ros.node.camera_info import CameraListener, camera_info_topic
+from mspn_ros.node.camera_info import CameraListener
 from mspn_ros.node.diagnostics import DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause
 from mspn_ros.node.outputs import Outputs, image_qos
