@@ -25,15 +25,24 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    """Scene 0 has 30 frames, scene 1 has 7."""
+def walks(tmp_path_factory):
+    """Scene 0 has 30 frames, scene 1 has 7; a function of the view."""
     root = tmp_path_factory.mktemp("walks")
     scenes = [
         read_scene(write_walk(root / name, train=count, seed=count))
         for name, count in (("long", 30), ("short", 7))
     ]
-    store = FrameStore(scenes, "train", CONFIG.architecture.view, str(root / "cache"))
-    return store.take([scene.split("train") for scene in scenes])[0]
+
+    def samples_of(view):
+        store = FrameStore(scenes, "train", view, str(root / "cache"))
+        return store.take([scene.split("train") for scene in scenes])[0]
+
+    return samples_of
+
+
+@pytest.fixture(scope="module")
+def samples(walks):
+    return walks(CONFIG.architecture.view)
 
 
 def batches(samples, epoch=0, **sampling):
@@ -88,25 +97,38 @@ def test_shares_of_processes_make_up_the_batch_whole_tuples_at_a_time():
         assert all(share.start % frames == 0 and share.stop > share.start for share in shares)
 
 
-def load(samples, world, first=0):
+WARPED = replace(
+    CONFIG,
+    architecture=replace(CONFIG.architecture, fit="squeeze"),
+    augment=replace(CONFIG.augment, zoom=0.3, roll=20.0, shift=0.1),
+)
+
+
+def load(samples, world, first=0, config=CONFIG):
     coding = PoseCoding.fit(
         [samples.position_S3[samples.of_scene(i)].numpy() for i in range(2)],
         [samples.quaternion_S4[samples.of_scene(i)].numpy() for i in range(2)],
         True,
         True,
     )
-    loader = BatchLoader(samples, coding, CONFIG, world, CPU)
-    return list(loader.batches(epoch_batches(samples, CONFIG, 2, 0), 0, first))
+    loader = BatchLoader(samples, coding, config, world, CPU, 12, 4)
+    return list(loader.batches(epoch_batches(samples, config, 2, 0), 0, first))
 
 
-def test_two_processes_see_the_very_images_of_one_and_a_resumed_run_of_an_unbroken_one(samples):
-    whole = load(samples, World())
-    halves = [load(samples, World(rank, 2)) for rank in range(2)]
+@pytest.mark.parametrize("config", [CONFIG, WARPED], ids=["cropped", "warped"])
+def test_two_processes_see_the_very_images_of_one_and_a_resumed_run_of_an_unbroken_one(
+    walks, config
+):
+    samples = walks(config.architecture.view)
+    whole = load(samples, World(), config=config)
+    halves = [load(samples, World(rank, 2), config=config) for rank in range(2)]
     for batch, left, right in zip(whole, *halves, strict=True):
         assert torch.equal(batch.image_B3HW, torch.cat((left.image_B3HW, right.image_B3HW)))
         assert torch.equal(batch.target_BP, torch.cat((left.target_BP, right.target_BP)))
+        assert torch.equal(batch.ray_BC3, torch.cat((left.ray_BC3, right.ray_BC3)))
         assert torch.equal(left.all_index_B, batch.index_B)
-    for batch, resumed in zip(whole[3:], load(samples, World(), first=3), strict=True):
+    resumed_run = load(samples, World(), first=3, config=config)
+    for batch, resumed in zip(whole[3:], resumed_run, strict=True):
         assert torch.equal(batch.image_B3HW, resumed.image_B3HW)
     # Not the same crop and colours for all: the draws are used.
     first = whole[0].image_B3HW

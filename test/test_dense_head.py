@@ -22,10 +22,8 @@ from mspn_ros.network.mspn import MSPN
 from mspn_ros.network.scene_head import Votes
 from mspn_ros.records import ConfigError, Intrinsics, ModelError
 from mspn_ros.store.scene_bank import SceneBank
-from mspn_ros.training.augment import cell_rays, draw, warp
 from mspn_ros.training.config import AugmentConfig
 from mspn_ros.training.finish import write_model
-from mspn_ros.training.samples import FrameStore
 from mspn_ros.view import camera_vector, cell_centres, pixel_rays
 
 
@@ -176,67 +174,6 @@ def test_the_vote_loss_by_hand():
     value = loss(votes, target, torch.tensor([0]), ray, torch.tensor([[True, True, False]]))
     expected = 0.25 * np.e - 1 + 3 * np.exp(-0.5) + 0.5
     assert float(value.detach()) == pytest.approx(expected, rel=1e-5)
-
-
-# --- warps ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    root = tmp_path_factory.mktemp("dense")
-    scene = read_scene(write_walk(root / "walk", train=24, size=(160, 120)))
-    store = FrameStore([scene], "train", DENSE.view, str(root / "cache"))
-    return store.take([scene.split("train")])[0]
-
-
-def test_a_warped_image_shows_each_ray_where_its_cell_says(samples):
-    # One bright dot per image, found again by its centre of mass: the ray of that pixel of the
-    # warped image must be that of the dot.
-    index = torch.arange(len(samples))
-    config = AugmentConfig(zoom=0.4, roll=30.0, shift=0.1)
-    drawn = draw(samples, index, 64, config, torch.Generator().manual_seed(0))
-    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    dot = 127 * torch.exp(-((x - 36.4) ** 2 + (y - 29.7) ** 2) / 8)
-    image = (128 + dot).byte()[None, ..., None].expand(len(samples), -1, -1, 3)
-    seen = warp(image, drawn.warp_B23)[..., 0].double() - 128
-    total = seen.sum((1, 2))
-    found = torch.stack(((seen * x).sum((1, 2)) / total, (seen * y).sum((1, 2)) / total), 1)
-    for i in range(len(samples)):
-        back = drawn.part(slice(i, i + 1)).sources(found[i : i + 1])[0, 0]
-        np.testing.assert_allclose(back, [36.4, 29.7], atol=0.15)
-    spread = found.std(0)
-    assert (spread > 2).all()  # the warps did move it
-
-
-def test_a_roll_turns_rays_about_the_optical_axis_in_the_world(samples):
-    index = torch.arange(len(samples))
-    drawn = draw(samples, index, 64, AugmentConfig(roll=40.0), torch.Generator().manual_seed(0))
-    rays, seen = cell_rays(samples, index, drawn, 64, 4)
-    plain = samples.central_rays(index, 64, 4)
-    # Squeezed pixels are not square (160 x 120), and yet the angle to the axis is kept: the
-    # principal point is the middle here.
-    torch.testing.assert_close(rays[..., 2], plain[..., 2], atol=2e-3, rtol=0)
-    assert (rays - plain).abs().max() > 0.1
-    assert seen.any(1).all()
-    assert not seen.all()
-
-
-def test_unwarped_rays_are_the_central_ones(samples):
-    index = torch.arange(4)
-    drawn = draw(samples, index, 64, AugmentConfig("center"), torch.Generator())
-    rays, seen = cell_rays(samples, index, drawn, 64, 4)
-    torch.testing.assert_close(rays, samples.central_rays(index, 64, 4))
-    assert seen.all()
-
-
-def test_warps_need_the_whole_image(tmp_path):
-    from mspn_ros.training.config import load_config
-
-    path = tmp_path / "c.yaml"
-    path.write_text("augment:\n  zoom: 0.3\n")
-    with pytest.raises(ConfigError, match="fit=squeeze"):
-        load_config(path)
-    load_config(path, ["architecture.fit=squeeze"])
 
 
 # --- the path to an answer -----------------------------------------------------------------

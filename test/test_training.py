@@ -7,11 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.transforms.functional import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_saturation,
-)
 from training_tools import TINY, train
 
 from mspn_ros import metrics
@@ -20,16 +15,14 @@ from mspn_ros.datasets.scene_set import load_scene_set
 from mspn_ros.demo import MODEL
 from mspn_ros.evaluation.answers import make_table
 from mspn_ros.evaluation.evaluate import evaluate
-from mspn_ros.geometry import mean_quaternion, quaternion_multiply
+from mspn_ros.geometry import mean_quaternion
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.paths import config_file
 from mspn_ros.records import ConfigError, Frame, MspnError, Pose
 from mspn_ros.store.backbone_file import load_backbone
 from mspn_ros.store.files import read_tensors
-from mspn_ros.training.augment import crop_turn, jitter
 from mspn_ros.training.checkpoint import CHECKPOINT_FILE, flatten_state, restore_state
 from mspn_ros.training.config import (
-    AugmentConfig,
     TrainConfig,
     ValidationConfig,
     load_config,
@@ -252,36 +245,6 @@ def test_validation_blocks_keep_their_distance():
 def test_a_scene_without_training_frames_is_named():
     with pytest.raises(MspnError, match="scene s: no training frames"):
         cut_validation(replace(_scene(5), frames=()), ValidationConfig())
-
-
-def test_a_turned_label_points_where_the_crop_looks():
-    # The ray through the shifted crop's centre, found by projection, must be what the turned
-    # camera sees where the unturned one sees its own crop's centre. The second crop is central.
-    camera = torch.tensor([[280.0, 280.0, 170.0, 127.5]] * 2, dtype=torch.float64)
-    size = torch.tensor([[256, 341]] * 2)
-    turn, same = crop_turn(camera, size, torch.tensor([32, 16]), torch.tensor([100, 58]), crop=224)
-    ray = torch.tensor([(100 + 112 - 170.0) / 280, (32 + 112 - 127.5) / 280, 1.0])
-    middle = torch.tensor([(58 + 112 - 170.0) / 280, (16 + 112 - 127.5) / 280, 1.0])
-    pure = torch.cat((middle / middle.norm(), torch.zeros(1))).double()
-    conjugate = turn * torch.tensor([-1, -1, -1, 1])
-    turned = quaternion_multiply(quaternion_multiply(turn, pure), conjugate)[:3]
-    torch.testing.assert_close(turned, (ray / ray.norm()).double())
-    torch.testing.assert_close(same, torch.tensor([0, 0, 0, 1.0], dtype=torch.float64))
-
-
-def test_jitter_is_torchvisions_with_factors_of_each_images_own():
-    images = torch.randint(0, 255, (4, 8, 9, 3), dtype=torch.uint8)
-    factors = torch.tensor([[0.6, 1, 1], [1, 1.4, 1], [1, 1, 0.3], [1.2, 0.7, 1.3]])
-    done = jitter(images, factors, AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4))
-    for image, result, (brightness, contrast, saturation) in zip(
-        images, done, factors.tolist(), strict=True
-    ):
-        expected = image.permute(2, 0, 1).float() / 255
-        expected = adjust_brightness(expected, brightness)
-        expected = adjust_contrast(expected, contrast)
-        expected = adjust_saturation(expected, saturation)
-        torch.testing.assert_close(result.permute(2, 0, 1) / 255, expected, rtol=1e-3, atol=2e-3)
-    assert 0 <= float(done.min()) <= float(done.max()) <= 255
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])

@@ -48,6 +48,11 @@ class MSPN(nn.Module):
         rows = 1 if shared_head else scenes
         self.heads = make_head(head, rows, architecture, size)
 
+    @property
+    def cells_read(self) -> int:
+        """Cells along a side of the image that the heads read; 0 for heads without."""
+        return self.backbone.cells if self.heads.reads_cells else 0
+
     def head_of(self, scene_B: Tensor) -> Tensor:
         """(B,) scene indices -> (B,) indices of the head and of the loss weights they use."""
         return torch.zeros_like(scene_B) if self.shared_head else scene_B

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mspn_ros.geometry import quaternion_multiply
+from mspn_ros.geometry import matrix_to_quaternion, nearest_rotation, quaternion_multiply
 from mspn_ros.training.config import AugmentConfig
 from mspn_ros.training.samples import Samples
 from mspn_ros.view import cell_centres, pixel_rays
@@ -22,6 +22,8 @@ from mspn_ros.view import cell_centres, pixel_rays
 _LUMA = (0.299, 0.587, 0.114)
 # What lies beyond an image.
 _GREY = 128
+# Cells along a side by which a turned view is compared with the central one.
+_TURN_CELLS = 4
 
 
 @dataclass(frozen=True)
@@ -114,40 +116,23 @@ def warp(image_BHW3: Tensor, warp_B23: Tensor) -> Tensor:
     grid = F.affine_grid(theta_B23, [batch, 3, size, size], align_corners=False)
     planes = image_BHW3.permute(0, 3, 1, 2).float() - _GREY
     warped = F.grid_sample(planes, grid, padding_mode="zeros", align_corners=False) + _GREY
-    return warped.permute(0, 2, 3, 1)
+    return warped.permute(0, 2, 3, 1).contiguous()
 
 
-def turned_labels(samples: Samples, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:
-    """Orientations (B, 4) xyzw as the shifted crops show them; unturned without intrinsics."""
-    label_B4 = samples.quaternion_S4[index_B]
-    camera_BK = samples.camera_SK[index_B]
-    turn_B4 = crop_turn(camera_BK, samples.size_S2[index_B], drawn.top_B, drawn.left_B, crop)
-    known_B1 = samples.camera_known_S[index_B, None]
-    return torch.where(known_B1, quaternion_multiply(label_B4, turn_B4), label_B4)
+def turned_labels(samples: Samples, index_B: Tensor, drawn: Draw, size: int) -> Tensor:
+    """Orientations (B, 4) xyzw of the cameras whose central view shows what was drawn; float64.
 
-
-def crop_turn(
-    camera_BK: Tensor, size_B2: Tensor, top_B: Tensor, left_B: Tensor, crop: int
-) -> Tensor:
-    """Rotations (B, 4) xyzw that take the central crop's middle ray to that of a shifted crop.
-
-    ``camera_BK`` is ``view.camera_vector``, ``size_B2`` the image's (height, width). A camera
-    turned by it sees about what the shifted crop shows (up to a homography), so that
-    camera_to_world * turn is the shifted crop's true orientation. float64.
+    A shifted crop, a roll or a warp is, up to a homography, what the camera would see if it were
+    turned: by the rotation that best takes the central view's rays to those that are shown.
+    Unturned where the camera is not known.
     """
-    centre_B2 = (size_B2 - crop) // 2
-    start = _ray(camera_BK, centre_B2[:, 0], centre_B2[:, 1], crop)
-    end = _ray(camera_BK, top_B, left_B, crop)
-    # The half-angle form of the shortest turn between unit vectors; never near 180 degrees here.
-    vector_B3 = torch.linalg.cross(start, end)
-    scalar_B1 = 1 + (start * end).sum(1, keepdim=True)
-    return torch.nn.functional.normalize(torch.cat((vector_B3, scalar_B1), 1), dim=1)
-
-
-def _ray(camera_BK: Tensor, top_B: Tensor, left_B: Tensor, crop: int) -> Tensor:
-    fx, fy, cx, cy = camera_BK[:, :4].unbind(1)
-    x, y = (left_B + crop / 2 - cx) / fx, (top_B + crop / 2 - cy) / fy
-    return torch.nn.functional.normalize(torch.stack((x, y, torch.ones_like(x)), 1), dim=1)
+    label_B4 = samples.quaternion_S4[index_B]
+    shown_BC3, _ = cell_rays(samples, index_B, drawn, size, _TURN_CELLS)
+    plain_BC3 = samples.central_rays(index_B, size, _TURN_CELLS)
+    turn_B33 = nearest_rotation(torch.einsum("bci,bcj->bij", shown_BC3, plain_BC3).double())
+    known_B1 = samples.camera_known_S[index_B, None]
+    turned_B4 = quaternion_multiply(label_B4, matrix_to_quaternion(turn_B33))
+    return torch.where(known_B1, turned_B4, label_B4)
 
 
 def jitter(image_BHW3: Tensor, factor_B3: Tensor, config: AugmentConfig) -> Tensor:

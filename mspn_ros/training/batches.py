@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mspn_ros.network.coding import PoseCoding
-from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import ConfigError
 from mspn_ros.training.augment import Draw, cell_rays, draw, jitter, turned_labels, warp
 from mspn_ros.training.config import TrainConfig
@@ -129,11 +128,12 @@ class BatchLoader:
         config: TrainConfig,
         world: World,
         device: torch.device,
-        network: MSPN,
+        parameters: int,
+        cells: int = 0,
     ) -> None:
+        """``parameters``: P of the targets; ``cells``: along a side, for heads that read them."""
         self.samples, self.coding, self.config = samples, coding, config
-        self._outputs = network.heads.outputs
-        self._cells = network.backbone.cells if network.heads.reads_cells else 0
+        self._parameters, self._cells = parameters, cells
         self.world, self.device = world, device
         self.waited_s = 0.0
 
@@ -169,7 +169,7 @@ class BatchLoader:
             samples.position_S3[index_B],
             quaternion_B4,
             scene_B,
-            self._outputs,
+            self._parameters,
         )
         return Batch(
             index_B,

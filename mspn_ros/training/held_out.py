@@ -72,8 +72,8 @@ def judge(
     parts, size = [], network.backbone.architecture.crop
     for index_B in torch.split(torch.arange(len(samples)), _BATCH):
         rays = None
-        if network.heads.reads_cells:
-            rays = samples.central_rays(index_B, size, network.backbone.cells).to(device)
+        if network.cells_read:
+            rays = samples.central_rays(index_B, size, network.cells_read).to(device)
         scene_B = samples.scene_S[index_B].to(device)
         parts.append(network(_crops(network.backbone, samples, index_B, device), scene_B, rays))
     pose_SP = torch.cat([part.pose_BP for part in parts])

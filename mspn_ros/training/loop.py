@@ -186,7 +186,13 @@ class Trainer:
         self.world.wait()  # no process may write before all have looked
         samples = place_samples(self.train_samples, self.device)
         loader = BatchLoader(
-            samples, self.coding, self.config, self.world, self.device, self.network
+            samples,
+            self.coding,
+            self.config,
+            self.world,
+            self.device,
+            self.network.heads.outputs,
+            self.network.cells_read,
         )
         model: nn.Module = self.learner
         if self.world.size > 1:
