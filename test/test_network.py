@@ -206,7 +206,7 @@ def test_the_tuple_loss_adds_the_loss_of_motions():
 def test_any_torchvision_classifier_gives_a_pooled_feature(name):
     backbone = Backbone(Architecture(name)).eval()
     with torch.no_grad():
-        feature = backbone(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+        feature = backbone(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).pooled_BF
     assert feature.shape == (1, backbone.feature_size)
     assert backbone.feature_size <= 2048
 
