@@ -108,10 +108,12 @@ def warp(image_BHW3: Tensor, warp_B23: Tensor) -> Tensor:
     """
     batch, size = image_BHW3.shape[:2]
     # From pixels, of which the first has its centre at 0, to grid_sample's -1 .. 1 at the edges.
-    to_unit = torch.tensor([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
+    to_unit = torch.tensor(
+        [[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]], dtype=torch.float64
+    )
     whole_B33 = F.pad(warp_B23, (0, 0, 0, 1))
     whole_B33[:, 2, 2] = 1
-    unit_B33 = to_unit.double() @ whole_B33 @ torch.linalg.inv(to_unit.double())
+    unit_B33 = to_unit @ whole_B33 @ torch.linalg.inv(to_unit)
     theta_B23 = unit_B33[:, :2].to(image_BHW3.device, torch.float32)
     grid = F.affine_grid(theta_B23, [batch, 3, size, size], align_corners=False)
     planes = image_BHW3.permute(0, 3, 1, 2).float() - _GREY
