@@ -93,6 +93,11 @@ class Localizer:
         return self._read_out.scenes
 
     @property
+    def reads_cameras(self) -> bool:
+        """Whether answers depend on the images' cameras, as those of dense heads do."""
+        return self._read_out.heads.reads_cells
+
+    @property
     def rows(self) -> tuple[SceneRow, ...]:
         """The rows in service, in the order of their ids."""
         return self._read_out.rows

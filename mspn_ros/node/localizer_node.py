@@ -173,12 +173,10 @@ class LocalizerNode(LifecycleNode):
             raw=True,
         )
         self._camera = self._subscription.topic_name
-        self._cameras = CameraListener(
-            self,
-            camera_info_topic(read_parameter(self, "camera_info_topic"), topic),
-            topic,
-            image_qos("best_effort"),
-        )
+        # A model that does not read cameras neither listens nor complains of what they say.
+        if self._localizer.reads_cameras:
+            beside = camera_info_topic(read_parameter(self, "camera_info_topic"), topic)
+            self._cameras = CameraListener(self, beside, topic, image_qos("best_effort"))
         self._outputs.publish_catalogue(self._localizer.scenes)
         self.get_logger().info(f"active: {transport} images from {self._camera}")
 
@@ -188,6 +186,7 @@ class LocalizerNode(LifecycleNode):
             self._subscription = None
         if self._cameras is not None:
             self._cameras.close()
+            self._cameras = None
         self._worker.stop()
 
     # Frames, on the worker's thread.
