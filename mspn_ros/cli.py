@@ -93,6 +93,7 @@ def _set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="override settings, as in epochs=10 optimizer.head_lr=1e-3",

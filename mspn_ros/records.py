@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -181,7 +182,7 @@ class SceneRow:
 
     ``position_offset`` (3,), ``position_scale`` and ``reference_rotation`` (4,) xyzw turn the
     head's output into a pose (network/coding.py). ``head`` names the head's kind,
-    ``head_tensors`` are its float32 arrays; ``classifier_weight`` (F,) and ``classifier_bias``
+    ``head_tensors`` are its arrays; ``classifier_weight`` (F,) and ``classifier_bias``
     are the scene's logit. ``feature_mean`` and ``feature_std`` (F,) describe its training frames.
     ``box_low`` and ``box_high`` (3,) are the 5th and 95th percentile of training positions.
     ``map_from_scene`` (8,) is a similarity: translation, quaternion xyzw, scale. ``id`` is 0
@@ -196,7 +197,7 @@ class SceneRow:
     position_scale: float
     reference_rotation: Array
     head: str
-    head_tensors: dict[str, npt.NDArray[np.float32]]
+    head_tensors: dict[str, npt.NDArray[Any]]
     classifier_weight: npt.NDArray[np.float32]
     classifier_bias: float
     s_t: float

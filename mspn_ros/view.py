@@ -19,6 +19,8 @@ from mspn_ros.records import ImageHW3, Intrinsics
 
 # Rounds of the fixed-point iteration that takes distortion off; OpenCV's own default is 5.
 _UNDISTORT_ROUNDS = 10
+# Tangent of the widest angle from the optical axis that is projected: 143 degrees of view.
+_WIDEST = 3.0
 # Along the longer side: between a phone (65), a webcam (60) and a depth camera (57 to 69).
 ASSUMED_FIELD_OF_VIEW_DEG = 62.0
 # fx, fy, cx, cy, and the first 8 distortion terms of OpenCV.
@@ -132,6 +134,23 @@ def pixel_rays(camera_BK: Tensor, pixel_BC2: Tensor) -> Tensor:
         radial, shift = _distortion(point, terms)
         point = (seen - shift) / radial
     return F.normalize(F.pad(point, (0, 1), value=1.0), dim=2)
+
+
+def project(camera_BK: Tensor, point_BC3: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (B, C, 2), x and y, where cameras see points given in the camera's axes; pixel_rays'
+    inverse. And whether (B, C) a camera can see there at all.
+
+    It cannot behind itself, nor so far aside that the distortion's polynomials mean nothing.
+    """
+    depth_BC1 = point_BC3[..., 2:]
+    plane_BC2 = point_BC3[..., :2] / depth_BC1.clamp(min=1e-9)
+    ahead_BC = (depth_BC1[..., 0] > 1e-9) & (plane_BC2.abs() < _WIDEST).all(2)
+    camera = camera_BK.to(point_BC3.dtype)[:, None]
+    plane_BC2 = plane_BC2.clamp(-_WIDEST, _WIDEST)
+    if bool(camera[..., 4:].any()):
+        radial, shift = _distortion(plane_BC2, camera[..., 4:])
+        plane_BC2 = plane_BC2 * radial + shift
+    return plane_BC2 * camera[..., :2] + camera[..., 2:4], ahead_BC
 
 
 def _distortion(point_BC2: Tensor, terms_B1D: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +46,14 @@ def train(arguments: argparse.Namespace) -> int:
         check_scene_count(arguments.method, len(scenes))
     with joined_world(config.device) as (world, device):
         with progress_bar("reading images", world.leads) as update:
-            trainer = Trainer(config, scenes, Watch(loading=update), world, device)
+            watch = Watch(loading=update, landmarks=partial(update, note="for landmarks"))
+            trainer = Trainer(config, scenes, watch, world, device)
         if world.leads:
             _tell_start(trainer)
         if arguments.resume:
-            found = trainer.resume()
+            resumed = trainer.resume()
             if world.leads:
-                notes.print(_resumed(trainer) if found else "nothing to resume yet")
+                notes.print(_resumed(trainer) if resumed else "nothing to resume yet")
         run_with_progress(trainer)
         if world.leads:
             model = write_model(trainer)
@@ -103,6 +105,10 @@ def _tell_start(trainer: Trainer) -> None:
     )
     for name in trainer.scenes_without_held_out:
         notes.print(f"{name}: too few frames to hold some out; its covariance will be a guess")
+    if trainer.landmarks is not None:
+        counts = zip(trainer.scenes, trainer.landmarks.count_N.tolist(), strict=True)
+        found = ", ".join(f"{scene.name} {count}" for scene, count in counts)
+        notes.print(f"landmarks: {found} (at most {trainer.config.landmarks})")
     for frame in trainer.bad:
         notes.print(f"left out: {frame.reason}", style="yellow", highlight=False)
 

@@ -42,7 +42,7 @@ class Localizer:
         self.device, why = choose_device(device)
         backbone, self.backbone_id, self.provenance = load_backbone(model_dir)
         self.architecture, self._feature_size = backbone.architecture, backbone.feature_size
-        self._cells = backbone.cells
+        self._grids = backbone.grids
         self._engine: Engine = TorchEngine(backbone, self.device)
         self.engine = self._engine.name
         self.engine_reason = f"{self.device}: {why}"
@@ -83,7 +83,7 @@ class Localizer:
                     "remove the scene or train it anew here"
                 )
         self._read_out = ReadOut(
-            rows, self.architecture, self._feature_size, self._cells, self.device
+            rows, self.architecture, self._feature_size, self._grids, self.device
         )
         self.bank_version += 1
 
@@ -95,7 +95,7 @@ class Localizer:
     @property
     def reads_cameras(self) -> bool:
         """Whether answers depend on the images' cameras, as those of dense heads do."""
-        return self._read_out.heads.reads_cells
+        return self._read_out.heads.grid != "none"
 
     @property
     def rows(self) -> tuple[SceneRow, ...]:

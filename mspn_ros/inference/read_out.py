@@ -9,9 +9,9 @@ import torch
 
 from mspn_ros.inference.catalogue import scene_info
 from mspn_ros.inference.cell_rays import CellRays, Shot
-from mspn_ros.network.backbone import Architecture, Features
+from mspn_ros.network.backbone import Architecture, Features, Grid
 from mspn_ros.network.coding import PoseCoding
-from mspn_ros.network.heads import SceneClassifier, make_head
+from mspn_ros.network.heads import RowError, SceneClassifier, head_of_rows
 from mspn_ros.records import Array, ConfigError, ModelError, SceneRow
 
 
@@ -23,7 +23,7 @@ class ReadOut:
         rows: Sequence[SceneRow],
         architecture: Architecture,
         features: int,
-        cells: int,
+        grids: dict[Grid, int],
         device: torch.device,
     ) -> None:
         self.scenes = tuple(scene_info(row) for row in rows)
@@ -41,16 +41,19 @@ class ReadOut:
                 f"scene heads of kinds {', '.join(sorted(kinds))} cannot be served together; "
                 "remove the scenes of one kind, or train them anew"
             )
-        self.classifier = SceneClassifier(len(rows), feature_size)
+        stored = [{k: torch.tensor(v) for k, v in row.head_tensors.items()} for row in rows]
         try:
-            self.heads = make_head(kinds.pop(), len(rows), architecture, feature_size)
+            self.heads = head_of_rows(kinds.pop(), stored, architecture, feature_size).eval()
+        except RowError as error:
+            name = rows[error.index].name
+            raise ModelError(f"scene {name!r}: {error}; train the scene anew") from error
         except ConfigError as error:
             raise ModelError(f"scene {rows[0].name!r}: {error}") from error
+        self.classifier = SceneClassifier(len(rows), feature_size)
         for i, row in enumerate(rows):
+            weight = torch.tensor(row.classifier_weight)[None]
+            bias = torch.tensor([row.classifier_bias])
             try:
-                self.heads.set_row(i, {k: torch.tensor(v) for k, v in row.head_tensors.items()})
-                weight = torch.tensor(row.classifier_weight)[None]
-                bias = torch.tensor([row.classifier_bias])
                 self.classifier.rows.set_row(i, {"weight": weight, "bias": bias})
             except ValueError as error:
                 raise ModelError(f"scene {row.name!r}: {error}; train the scene anew") from error
@@ -62,8 +65,8 @@ class ReadOut:
             torch.tensor(np.stack([row.reference_rotation for row in rows])),
         ).to(device)
         self._rays: CellRays | None = None
-        if self.heads.reads_cells:
-            self._rays = CellRays(rows, architecture.view, cells, device)
+        if grid := grids[self.heads.grid]:
+            self._rays = CellRays(rows, architecture.view, grid, device)
 
     @torch.inference_mode()
     def __call__(

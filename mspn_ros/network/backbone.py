@@ -14,7 +14,7 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mspn_ros.network.cells import CellNeck, tapped
+from mspn_ros.network.cells import CellNeck, PlaceNeck, tapped
 from mspn_ros.paths import file_digest
 from mspn_ros.records import ConfigError, ModelError
 from mspn_ros.view import View, normalise
@@ -22,6 +22,9 @@ from mspn_ros.view import View, normalise
 # The attribute that holds the classifier, by family: ResNet and its kin, MobileNet and its kin,
 # Swin, ViT.
 _CLASSIFIER_NAMES = ("fc", "classifier", "head", "heads")
+
+# Which squares of the image a head reads.
+Grid = Literal["none", "cells", "places"]
 
 # PoseNet's and MapNet's, between the hidden layer and the pose.
 POSENET_DROPOUT = 0.5
@@ -37,6 +40,8 @@ class Architecture:
     before MSPN (Kendall and Cipolla 2017), which needs a ``feature_size``.
     ``cells`` says which feature map a head reads besides: none, ``coarse`` (cells of 32 pixels)
     or ``fine`` (16 pixels, fused with the coarse map), ``cell_features`` numbers a cell.
+    ``descriptor_features`` above 0 describes besides every square of 8 pixels by a unit vector of
+    so many numbers, for heads that look for landmarks.
     Images become squares of ``crop`` pixels as ``fit`` says, see ``view.View``.
     """
 
@@ -45,6 +50,7 @@ class Architecture:
     neck: Literal["linear", "posenet"] = "linear"
     cells: Literal["none", "coarse", "fine"] = "none"
     cell_features: int = 512
+    descriptor_features: int = 0
     pose_parameters: int = 6
     resize: int = 256
     crop: int = 224
@@ -71,6 +77,10 @@ class Architecture:
             raise ConfigError(f"cells {self.cells!r} is not none, coarse or fine")
         if not 1 <= self.cell_features <= 4096:
             raise ConfigError(f"cell_features {self.cell_features} is not within 1 to 4096")
+        if not 0 <= self.descriptor_features <= 1024:
+            raise ConfigError(f"descriptor_features {self.descriptor_features} is not 0 to 1024")
+        if self.descriptor_features and self.cells == "none":
+            raise ConfigError("descriptor_features are made of cells, too: set cells=fine")
         if self.neck == "posenet" and self.feature_size is None:
             raise ConfigError("neck posenet needs a feature_size; PoseNet's is 2048")
 
@@ -86,7 +96,11 @@ class Architecture:
         # hold.
         if self.cells == "none":
             del fields["cells"], fields["cell_features"]
-        for name, usual in (("neck", "linear"), ("fit", "crop")):
+        for name, usual in (
+            ("neck", "linear"),
+            ("fit", "crop"),
+            ("descriptor_features", 0),
+        ):
             if fields[name] == usual:
                 del fields[name]
         return fields
@@ -108,16 +122,20 @@ class Architecture:
 class Features(NamedTuple):
     """What the backbone says of images: ``pooled_BF`` of the whole, ``cell_BCD`` of C cells.
 
-    Cells come row by row; None where the architecture has none.
+    ``place_BED`` are unit vectors that describe E places. Cells and places come row by row; None
+    where the architecture has none.
     """
 
     pooled_BF: Tensor
     cell_BCD: Tensor | None = None
+    place_BED: Tensor | None = None
 
     def float(self) -> Features:
         """In float32."""
-        cell_BCD = None if self.cell_BCD is None else self.cell_BCD.float()
-        return Features(self.pooled_BF.float(), cell_BCD)
+        cell_BCD, place_BED = (
+            None if part is None else part.float() for part in (self.cell_BCD, self.place_BED)
+        )
+        return Features(self.pooled_BF.float(), cell_BCD, place_BED)
 
 
 class Backbone(nn.Module):
@@ -146,21 +164,39 @@ class Backbone(nn.Module):
             self.neck = CellNeck(
                 self.network, architecture.cells, architecture.crop, architecture.cell_features
             )
+        self.place_neck: PlaceNeck | None = None
+        if architecture.descriptor_features:
+            self.place_neck = PlaceNeck(
+                self.network,
+                architecture.crop,
+                architecture.cell_features,
+                architecture.descriptor_features,
+            )
 
     @property
-    def cells(self) -> int:
-        """Cells along a side of the image, 0 without."""
-        return 0 if self.neck is None else self.neck.cells
+    def grids(self) -> dict[Grid, int]:
+        """Cells and places along a side of the image, 0 without."""
+        return {
+            "none": 0,
+            "cells": 0 if self.neck is None else self.neck.cells,
+            "places": 0 if self.place_neck is None else self.place_neck.places,
+        }
 
     def forward(self, image_B3HW: Tensor) -> Features:
         """See the class."""
         assert isinstance(self.mean, Tensor)
         assert isinstance(self.std, Tensor)
-        names = {} if self.neck is None else self.neck.names
+        names: dict[int, str] = {}
+        for neck in (self.neck, self.place_neck):
+            names |= {} if neck is None else neck.names
         with tapped(self.network, names) as maps:
             output = self.network(normalise(image_B3HW, self.mean, self.std))
         pooled_BF: Tensor = self.projection(_pool(output))
-        return Features(pooled_BF, None if self.neck is None else self.neck(maps))
+        if self.neck is None:
+            return Features(pooled_BF)
+        cells_BDHW = self.neck(maps)
+        places_BDHW = None if self.place_neck is None else self.place_neck(maps, cells_BDHW)
+        return Features(pooled_BF, _row_by_row(cells_BDHW), _row_by_row(places_BDHW))
 
 
 def _without_classifier(name: str) -> nn.Module:
@@ -182,6 +218,10 @@ def _without_classifier(name: str) -> nn.Module:
         # Their 7x7 (6x6) pooling feeds dense layers that are gone; the paper pools globally.
         network.avgpool = nn.AdaptiveAvgPool2d(1)
     return network
+
+
+def _row_by_row(map_BDHW: Tensor | None) -> Tensor | None:
+    return None if map_BDHW is None else map_BDHW.flatten(2).transpose(1, 2)
 
 
 def _pool(output: Tensor) -> Tensor:

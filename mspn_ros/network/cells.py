@@ -1,4 +1,7 @@
-"""Cells: feature maps of the backbone, fused into one vector for each square of the image."""
+"""Feature maps of the backbone, fused into one vector for each square of the image.
+
+Cells are the larger squares, of 32 or 16 pixels, places those of 8.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,14 @@ from mspn_ros.records import ConfigError
 
 # Pixels a cell is wide, by Architecture.cells.
 STRIDES = {"coarse": (32,), "fine": (16, 32)}
+# Pixels a place is wide.
+PLACE_STRIDE = 8
+# Numbers a place is worked on with, before it is described.
+_PLACE_WIDTH = 128
 
 
 class CellNeck(nn.Module):
-    """Maps of one or two strides -> (B, C, D): C cells row by row, of D numbers each.
+    """Maps of one or two strides -> (B, D, h, w): cells of D numbers each.
 
     The coarser map, which knows most of the image, is brought to the finer one's resolution and
     added to it, each through a dense layer; then every cell looks at its neighbours once.
@@ -45,17 +52,10 @@ class CellNeck(nn.Module):
                 for stride in self.names
             }
         )
-        self.mix = nn.Sequential(
-            nn.BatchNorm2d(features),
-            nn.Hardswish(),
-            nn.Conv2d(features, features, 3, padding=1, groups=features, bias=False),
-            nn.Conv2d(features, features, 1, bias=False),
-            nn.BatchNorm2d(features),
-            nn.Hardswish(),
-        )
+        self.mix = nn.Sequential(*_look_around(features))
 
     def forward(self, maps: dict[int, Tensor]) -> Tensor:
-        """{stride: (B, channels, h, w)} -> (B, C, D)."""
+        """{stride: (B, channels, h, w)} -> (B, D, h, w)."""
         total: Tensor | None = None
         for stride in self.names:
             part = self.inputs[str(stride)](maps[stride])
@@ -64,7 +64,51 @@ class CellNeck(nn.Module):
                 part = total + F.interpolate(part, size, mode="bilinear")
             total = part
         cells_BDHW: Tensor = self.mix(total)
-        return cells_BDHW.flatten(2).transpose(1, 2)
+        return cells_BDHW
+
+
+class PlaceNeck(nn.Module):
+    """The map of stride 8 and the cells -> (B, D, h, w): places, each of a unit vector.
+
+    The early map knows where exactly something is, the cells what it is part of.
+    """
+
+    def __init__(self, network: nn.Module, size: int, cell_features: int, features: int) -> None:
+        """``size``: the image's pixels. ``features`` is D.
+
+        Raises:
+            ConfigError: the network has no such map.
+        """
+        super().__init__()
+        found = _stages(network, size)
+        if PLACE_STRIDE not in found:
+            raise ConfigError(
+                f"descriptor_features need a backbone with a feature map of stride {PLACE_STRIDE}; "
+                "take one such as resnet34 or mobilenet_v2, or descriptor_features=0"
+            )
+        self.names = {PLACE_STRIDE: found[PLACE_STRIDE][0]}
+        self.places = size // PLACE_STRIDE
+        self.early = nn.Conv2d(found[PLACE_STRIDE][1], _PLACE_WIDTH, 1, bias=False)
+        self.late = nn.Conv2d(cell_features, _PLACE_WIDTH, 1, bias=False)
+        self.mix = nn.Sequential(*_look_around(_PLACE_WIDTH), nn.Conv2d(_PLACE_WIDTH, features, 1))
+
+    def forward(self, maps: dict[int, Tensor], cells_BCHW: Tensor) -> Tensor:
+        """{8: (B, channels, h, w)} and the cells -> (B, D, h, w)."""
+        early = self.early(maps[PLACE_STRIDE])
+        late = F.interpolate(self.late(cells_BCHW), early.shape[2:], mode="bilinear")
+        return F.normalize(self.mix(early + late), dim=1)
+
+
+def _look_around(features: int) -> list[nn.Module]:
+    """Layers by which every square looks at its neighbours once."""
+    return [
+        nn.BatchNorm2d(features),
+        nn.Hardswish(),
+        nn.Conv2d(features, features, 3, padding=1, groups=features, bias=False),
+        nn.Conv2d(features, features, 1, bias=False),
+        nn.BatchNorm2d(features),
+        nn.Hardswish(),
+    ]
 
 
 @contextmanager

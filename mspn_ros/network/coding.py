@@ -81,21 +81,31 @@ class PoseCoding:
         P = 12 has the rotation's matrix row by row, and gives the position in the reference's
         axes, too: what a cell says of directions and of places is then said in one frame.
         """
-        position = (position_B3.double() - self.position_offset[scene_B]) / self.position_scale[
-            scene_B, None
-        ]
+        position = self._normalised(position_B3, scene_B)
         relative = quaternion_multiply(
             quaternion_conjugate(self.reference_rotation[scene_B]), quaternion_B4.double()
         )
         if parameters == MATRIX_PARAMETERS:
-            axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])
-            position = (axes_B33.mT @ position[..., None]).squeeze(2)
+            position = self._in_reference_axes(position, scene_B)
             rotation = quaternion_to_matrix(relative).flatten(1)
         elif parameters == 6:
             rotation = quaternion_to_log(relative)
         else:
             rotation = torch.where(relative[:, 3:] < 0, -relative, relative)
         return torch.cat((position, rotation), 1).float()
+
+    def encode_points(self, point_K3: Tensor, scene: int) -> Tensor:
+        """Points of one scene's frame as P = 12 has positions: (K, 3) -> (K, 3) float64."""
+        scene_K = torch.full((len(point_K3),), scene, device=point_K3.device)
+        return self._in_reference_axes(self._normalised(point_K3, scene_K), scene_K)
+
+    def _normalised(self, position_B3: Tensor, scene_B: Tensor) -> Tensor:
+        offset_B3 = position_B3.double() - self.position_offset[scene_B]
+        return offset_B3 / self.position_scale[scene_B, None]
+
+    def _in_reference_axes(self, position_B3: Tensor, scene_B: Tensor) -> Tensor:
+        axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])
+        return (axes_B33.mT @ position_B3[..., None]).squeeze(2)
 
     def decode(self, pose_BP: Tensor, scene_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, P) network output -> (B, 3) positions and (B, 4) xyzw unit quaternions, float64."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.geometry import nearest_rotation
-from mspn_ros.network.backbone import Features
+from mspn_ros.network.backbone import Features, Grid
 from mspn_ros.network.coding import MATRIX_PARAMETERS
 from mspn_ros.network.scene_head import Reading, SceneHead, StackedLinear, Votes
 
@@ -27,7 +27,7 @@ class DenseHead(SceneHead):
     """See the module; P = 12: position and rotation matrix, row by row."""
 
     kind: ClassVar[str] = "dense"
-    reads_cells: ClassVar[bool] = True
+    grid: ClassVar[Grid] = "cells"
     outputs = MATRIX_PARAMETERS
 
     def __init__(self, scenes: int, cell_features: int) -> None:
@@ -41,7 +41,7 @@ class DenseHead(SceneHead):
         assert features.cell_BCD is not None
         assert ray_BC3 is not None
         said_BC8 = self.cells(features.cell_BCD, scene_B)
-        votes = Votes(said_BC8[..., :3], said_BC8[..., 3:6])
+        votes = Votes(said_BC8[..., :3], said_BC8[..., 3:6], ray_BC3, seen_BC)
         logit_BC2 = said_BC8[..., 6:]
         if seen_BC is not None:
             logit_BC2 = logit_BC2.masked_fill(~seen_BC[..., None], float("-inf"))

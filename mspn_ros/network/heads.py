@@ -6,16 +6,18 @@ SceneHead and enter it in make_head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from mspn_ros.network.backbone import Architecture, Features
 from mspn_ros.network.dense_head import DenseHead
+from mspn_ros.network.landmark_head import LandmarkHead
 from mspn_ros.network.scene_head import Reading, SceneHead, StackedLinear
 from mspn_ros.records import ConfigError
 
-HeadKind = Literal["linear", "dense"]
+HeadKind = Literal["linear", "dense", "landmarks"]
 
 
 class LinearHead(StackedLinear, SceneHead):
@@ -34,19 +36,59 @@ class LinearHead(StackedLinear, SceneHead):
         return Reading(self(features.pooled_BF, scene_B))
 
 
-def make_head(kind: str, scenes: int, architecture: Architecture, feature_size: int) -> SceneHead:
+def make_head(
+    kind: str, scenes: int, architecture: Architecture, feature_size: int, landmarks: int = 0
+) -> SceneHead:
     """A head of ``kind`` for N scenes behind a backbone of this architecture.
 
+    ``landmarks``: the most that a scene may have, for the kind that has any.
+
     Raises:
-        ConfigError: no such kind, or one that reads cells behind a backbone without them.
+        ConfigError: no such kind, or one that reads cells or places behind a backbone without.
     """
     if kind == LinearHead.kind:
         return LinearHead(scenes, feature_size, architecture.pose_parameters)
+    if kind in (DenseHead.kind, LandmarkHead.kind) and architecture.cells == "none":
+        raise ConfigError(f"a {kind} head reads cells: set architecture.cells=fine (or coarse)")
     if kind == DenseHead.kind:
-        if architecture.cells == "none":
-            raise ConfigError("a dense head reads cells: set architecture.cells=fine (or coarse)")
         return DenseHead(scenes, architecture.cell_features)
-    raise ConfigError(f"scene head {kind!r} is unknown; this version has linear and dense")
+    if kind == LandmarkHead.kind:
+        features = architecture.descriptor_features
+        if not features:
+            raise ConfigError(
+                "a landmarks head reads descriptors: set architecture.descriptor_features=32"
+            )
+        return LandmarkHead(scenes, architecture.cell_features, features, landmarks)
+    raise ConfigError(
+        f"scene head {kind!r} is unknown; this version has linear, dense and landmarks"
+    )
+
+
+def head_of_rows(
+    kind: str, rows: Sequence[dict[str, Tensor]], architecture: Architecture, feature_size: int
+) -> SceneHead:
+    """The head that ``SceneHead.row`` gave these rows.
+
+    Raises:
+        ConfigError: see ``make_head``.
+        RowError: a row has other tensors or shapes than a row of this kind.
+    """
+    landmarks = max((len(row.get("point", ())) for row in rows), default=0)
+    heads = make_head(kind, len(rows), architecture, feature_size, landmarks)
+    for i, row in enumerate(rows):
+        try:
+            heads.set_row(i, row)
+        except ValueError as error:
+            raise RowError(i, str(error)) from error
+    return heads
+
+
+class RowError(ValueError):
+    """Row ``index`` of those given does not fit."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
 
 
 class SceneClassifier(nn.Module):

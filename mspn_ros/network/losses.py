@@ -1,15 +1,18 @@
-"""The paper's losses, equations 2, 3 and 4, and that of a dense head's votes.
+"""The paper's losses, equations 2, 3 and 4, and those of votes and sightings.
 
 Norms sum over components; batches are averaged.
 """
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mspn_ros.network.scene_head import Votes
+from mspn_ros.network.scene_head import Sightings, Votes
 
 
 def pose_l1(pose_BP: Tensor, target_BP: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,20 +96,59 @@ class VoteLoss(nn.Module):
         self.s_ray = nn.Parameter(torch.full((scenes,), s_ray))
         self.s_centre = nn.Parameter(torch.full((scenes,), s_centre))
 
-    def forward(
-        self, votes: Votes, target_BP: Tensor, scene_B: Tensor, ray_BC3: Tensor, seen_BC: Tensor
-    ) -> Tensor:
-        """Votes, (B, 12) targets, (B,), the cells' rays (B, C, 3), (B, C) -> scalar mean."""
+    def forward(self, votes: Votes, target_BP: Tensor, scene_B: Tensor) -> Tensor:
+        """Votes, (B, 12) targets, (B,) -> scalar mean."""
         rotation_B33 = target_BP[:, 3:].view(-1, 3, 3)
-        true_ray_BC3 = ray_BC3 @ rotation_B33.mT
+        true_ray_BC3 = votes.camera_ray_BC3 @ rotation_B33.mT
+        ray_BC = (votes.ray_BC3 - true_ray_BC3).norm(dim=2)
+        seen_BC = torch.ones_like(ray_BC) if votes.seen_BC is None else votes.seen_BC
         share_BC = seen_BC / seen_BC.sum(1, keepdim=True)
-        ray_B = ((votes.ray_BC3 - true_ray_BC3).norm(dim=2) * share_BC).sum(1)
+        ray_B = (ray_BC * share_BC).sum(1)
         off_BC3 = votes.centre_BC3 - target_BP[:, None, :3]
         centre_B = (off_BC3.norm(dim=2) * share_BC).sum(1)
         s_ray, s_centre = self.s_ray[scene_B], self.s_centre[scene_B]
         ray_loss = ray_B * torch.exp(-s_ray) + s_ray
         loss: Tensor = (ray_loss + centre_B * torch.exp(-s_centre) + s_centre).mean()
         return loss
+
+
+class Sights(NamedTuple):
+    """Where K landmarks are in truth, in B images.
+
+    ``place_BK2``: x and y in the grid of places, the first one's middle at (0, 0). ``state_BK``:
+    FOUND there, OUTSIDE the image, or HIDDEN where it is not known (0).
+    """
+
+    place_BK2: Tensor
+    state_BK: Tensor
+
+
+HIDDEN, FOUND, OUTSIDE = 0, 1, 2
+
+
+def sight_loss(sightings: Sightings, sights: Sights) -> Tensor:
+    """Cross entropy of sightings: of landmarks that were found, and of those outside; a scalar.
+
+    The true place is shared out over the four about it, as bilinear interpolation has it. Each
+    of the two is a mean of its own over landmarks and images: most are outside.
+    """
+    joined = torch.cat((sightings.place_BKE, sightings.nowhere_BK[..., None]), 2)
+    log_BKE = joined.log_softmax(2)
+    side = math.isqrt(sightings.place_BKE.shape[2])
+    place_BK2 = sights.place_BK2.clamp(0, side - 1)
+    corner_BK2 = place_BK2.floor().clamp(max=side - 2)
+    right_BK2 = place_BK2 - corner_BK2
+    found_BK = torch.zeros_like(right_BK2[..., 0])
+    for x, y in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        share_BK = (right_BK2[..., 0] - (1 - x)).abs() * (right_BK2[..., 1] - (1 - y)).abs()
+        index_BK = ((corner_BK2[..., 1] + y) * side + corner_BK2[..., 0] + x).long()
+        found_BK = found_BK - share_BK * log_BKE.gather(2, index_BK[..., None])[..., 0]
+    loss = _mean_where(found_BK, sights.state_BK == FOUND)
+    return loss + _mean_where(-log_BKE[..., -1], sights.state_BK == OUTSIDE)
+
+
+def _mean_where(value_BK: Tensor, counts_BK: Tensor) -> Tensor:
+    return (value_BK * counts_BK).sum() / counts_BK.sum().clamp(min=1)
 
 
 def scene_loss(logits_BN: Tensor, scene_B: Tensor) -> Tensor:

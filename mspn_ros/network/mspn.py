@@ -9,19 +9,22 @@ from torch import Tensor, nn
 
 from mspn_ros.network.backbone import Architecture, Backbone, Features
 from mspn_ros.network.heads import SceneClassifier, make_head
-from mspn_ros.network.scene_head import Votes
+from mspn_ros.network.scene_head import Sightings, Votes
 
 
 class Prediction(NamedTuple):
     """logits_BN over scenes, the scene_B whose head was used, pose_BP as the head gives it.
 
-    ``votes`` are the cells', of a head that has them.
+    ``votes`` are the cells', ``sightings`` the landmarks', ``start_BP`` is the pose that it was
+    refined from, of heads that have them.
     """
 
     logits_BN: Tensor
     scene_B: Tensor
     pose_BP: Tensor
     votes: Votes | None = None
+    sightings: Sightings | None = None
+    start_BP: Tensor | None = None
 
 
 class MSPN(nn.Module):
@@ -39,19 +42,21 @@ class MSPN(nn.Module):
         scenes: int,
         head: str = "linear",
         shared_head: bool = False,
+        landmarks: int = 0,
     ) -> None:
+        """``landmarks``: the most that a scene may have, for a head of that kind."""
         super().__init__()
         self.backbone = Backbone(architecture)
         self.shared_head = shared_head
         size = self.backbone.feature_size
         self.classifier = SceneClassifier(scenes, size)
         rows = 1 if shared_head else scenes
-        self.heads = make_head(head, rows, architecture, size)
+        self.heads = make_head(head, rows, architecture, size, landmarks)
 
     @property
-    def cells_read(self) -> int:
-        """Cells along a side of the image that the heads read; 0 for heads without."""
-        return self.backbone.cells if self.heads.reads_cells else 0
+    def grid(self) -> int:
+        """Squares along a side of the image whose rays the heads need; 0 for heads without."""
+        return self.backbone.grids[self.heads.grid]
 
     def head_of(self, scene_B: Tensor) -> Tensor:
         """(B,) scene indices -> (B,) indices of the head and of the loss weights they use."""
@@ -67,8 +72,8 @@ class MSPN(nn.Module):
         """(B, 3, crop, crop) images -> Prediction.
 
         ``scene_B`` picks the heads (training, or a known scene); None takes the most likely
-        scene, as the paper does at inference. A dense head needs the cells' rays, and may be told
-        which cells are seen.
+        scene, as the paper does at inference. Heads that read a ``grid`` need its squares' rays,
+        and may be told which of them are seen.
         """
         return self.read_out(self.backbone(image_B3HW), scene_B, ray_BC3, seen_BC)
 
@@ -86,4 +91,4 @@ class MSPN(nn.Module):
             if scene_B is None:
                 scene_B = logits_BN.argmax(1)
             reading = self.heads.read(features, self.head_of(scene_B), ray_BC3, seen_BC)
-            return Prediction(logits_BN, scene_B, reading.pose_BP, reading.votes)
+            return Prediction(logits_BN, scene_B, *reading)

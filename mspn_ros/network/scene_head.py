@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mspn_ros.network.backbone import Features
+from mspn_ros.network.backbone import Features, Grid
 
 
 class StackedRows(nn.Module):
@@ -22,7 +22,7 @@ class StackedRows(nn.Module):
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     def row(self, scene: int) -> dict[str, Tensor]:
-        """One scene's tensors by name, float32 on the CPU."""
+        """One scene's tensors by name, as they are stored, on the CPU; mostly float32."""
         return {
             name: tensor[scene].detach().cpu().float().clone()
             for name, tensor in self._stacked().items()
@@ -72,37 +72,52 @@ class StackedLinear(StackedRows):
 class Votes(NamedTuple):
     """What a dense head's C cells say, in the axes and the unit of the coding.
 
-    ``ray_BC3``: the direction in which a cell looks; ``centre_BC3``: where the camera is.
+    ``ray_BC3``: the direction in which a cell looks; ``centre_BC3``: where the camera is. Beside
+    them the cells' unit rays in the camera's axes, and which cells show anything (None: all).
     """
 
     ray_BC3: Tensor
     centre_BC3: Tensor
+    camera_ray_BC3: Tensor
+    seen_BC: Tensor | None = None
+
+
+class Sightings(NamedTuple):
+    """Where a landmark head's K landmarks are seen: logits of E places, and of none of them."""
+
+    place_BKE: Tensor
+    nowhere_BK: Tensor
 
 
 class Reading(NamedTuple):
-    """``pose_BP`` in the coding's parameters; the ``votes`` it was made of, where there are any."""
+    """``pose_BP`` in the coding's parameters, and what it was made of, where there is any.
+
+    ``start_BP``: the pose that it was refined from.
+    """
 
     pose_BP: Tensor
     votes: Votes | None = None
+    sightings: Sightings | None = None
+    start_BP: Tensor | None = None
 
 
 class SceneHead(StackedRows):
     """Maps features to poses by the rows of the images' scenes.
 
     ``outputs`` is P of the pose it gives: 6 or 7 (position and log-quaternion or quaternion), or
-    12 (position and rotation matrix). ``reads_cells``: whether it needs cells and their rays.
+    12 (position and rotation matrix). ``grid``: of which squares of the image it needs the rays.
     """
 
     kind: ClassVar[str]
-    reads_cells: ClassVar[bool] = False
+    grid: ClassVar[Grid] = "none"
     outputs: int
 
     @abstractmethod
     def read(
         self, features: Features, scene_B: Tensor, ray_BC3: Tensor | None, seen_BC: Tensor | None
     ) -> Reading:
-        """Features, (B,) scene indices, and the cells' rays -> Reading.
+        """Features, (B,) scene indices, and the rays of the grid's C squares -> Reading.
 
-        ``ray_BC3`` are unit vectors in the camera's axes; ``seen_BC`` says which cells show
+        ``ray_BC3`` are unit vectors in the camera's axes; ``seen_BC`` says which squares show
         anything (None: all).
         """

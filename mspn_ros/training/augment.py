@@ -50,6 +50,14 @@ class Draw:
             return pixel_C2 + torch.stack((self.left_B, self.top_B), 1)[:, None]
         return pixel_C2 @ self.warp_B23[:, :, :2].mT + self.warp_B23[:, None, :, 2]
 
+    def targets(self, pixel_BC2: Tensor) -> Tensor:
+        """Where in the square the resized images' pixels (B, C, 2) come to lie; x, y."""
+        if self.warp_B23 is None:
+            return pixel_BC2 - torch.stack((self.left_B, self.top_B), 1)[:, None]
+        shifted_BC2 = pixel_BC2 - self.warp_B23[:, None, :, 2]
+        unwarp_B22: Tensor = torch.linalg.inv(self.warp_B23[:, :, :2])
+        return shifted_BC2 @ unwarp_B22.mT
+
 
 def draw(
     samples: Samples, index_B: Tensor, crop: int, config: AugmentConfig, generator: torch.Generator

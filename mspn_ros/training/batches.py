@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.losses import Sights
 from mspn_ros.records import ConfigError
 from mspn_ros.training.augment import Draw, cell_rays, draw, jitter, turned_labels, warp
 from mspn_ros.training.config import TrainConfig
 from mspn_ros.training.distributed import World
 from mspn_ros.training.samples import Samples
+from mspn_ros.training.sights import SceneLandmarks
 
 # A share of the GPU's free memory that the images may take.
 _RESIDENT_SHARE = 0.5
@@ -26,8 +28,8 @@ class Batch:
     """What a step needs, on the device; ``index_B`` are the samples of this process's share.
 
     ``all_index_B`` are those of the whole batch, over all processes. ``quaternion_B4`` are the
-    labels as the crops show them. ``ray_BC3`` and ``seen_BC``: of the cells, for heads that read
-    them.
+    labels as the crops show them. ``ray_BC3`` and ``seen_BC``: of the squares of the grid, for
+    heads that read one. ``sights``: of landmarks, for heads that look for them.
     """
 
     index_B: Tensor
@@ -38,6 +40,7 @@ class Batch:
     quaternion_B4: Tensor
     ray_BC3: Tensor | None = None
     seen_BC: Tensor | None = None
+    sights: Sights | None = None
 
 
 def place_samples(samples: Samples, device: torch.device) -> Samples:
@@ -129,11 +132,12 @@ class BatchLoader:
         world: World,
         device: torch.device,
         parameters: int,
-        cells: int = 0,
+        grid: int = 0,
+        landmarks: SceneLandmarks | None = None,
     ) -> None:
-        """``parameters``: P of the targets; ``cells``: along a side, for heads that read them."""
+        """``parameters``: P of the targets; ``grid``: squares along a side whose rays to give."""
         self.samples, self.coding, self.config = samples, coding, config
-        self._parameters, self._cells = parameters, cells
+        self._parameters, self._grid, self._landmarks = parameters, grid, landmarks
         self.world, self.device = world, device
         self.waited_s = 0.0
 
@@ -158,12 +162,17 @@ class BatchLoader:
         share = self.world.share(len(all_index_B) // frames, frames)
         index_B, drawn = all_index_B[share], drawn.part(share)
         quaternion_B4 = samples.quaternion_S4[index_B]
-        rays: tuple[Tensor, ...] = ()
-        if self._cells:
+        ray_BC3, seen_BC = None, None
+        if self._grid:
             # The rays tell of every turn of the view: the label stays the camera's.
-            rays = cell_rays(samples, index_B, drawn, crop, self._cells)
+            rays = cell_rays(samples, index_B, drawn, crop, self._grid)
+            ray_BC3, seen_BC = (part.to(self.device, non_blocking=True) for part in rays)
         elif config.augment.turn_labels:
             quaternion_B4 = turned_labels(samples, index_B, drawn, crop)
+        sights = None
+        if self._landmarks is not None:
+            found = self._landmarks.sights(samples, index_B, drawn, crop)
+            sights = Sights(*(part.to(self.device, non_blocking=True) for part in found))
         scene_B = samples.scene_S[index_B]
         target_BP = self.coding.encode(
             samples.position_S3[index_B],
@@ -178,7 +187,9 @@ class BatchLoader:
             target_BP.to(self.device, non_blocking=True),
             scene_B.to(self.device, non_blocking=True),
             quaternion_B4,
-            *(part.to(self.device, non_blocking=True) for part in rays),
+            ray_BC3,
+            seen_BC,
+            sights,
         )
 
     def _images(self, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:

@@ -158,8 +158,9 @@ class TrainConfig:
         architecture: backbone, feature size, pose parameters, image size.
         weights: imagenet, none, the path of a state dict for the torchvision network, or a model
             directory whose backbone is taken over.
-        head: linear (the paper's) or dense, see network/dense_head.py; dense needs
-            architecture.cells.
+        head: linear (the paper's), dense (network/dense_head.py; needs architecture.cells) or
+            landmarks (network/landmark_head.py; needs architecture.descriptor_features besides).
+        landmarks: the most that a scene may have, for the head of that name; 41 bytes each.
         shared_head: one pose layer for all scenes, as PoseNet and the naive baseline have.
         epochs: passes over the training frames.
         batch_size: images per step.
@@ -177,6 +178,7 @@ class TrainConfig:
     architecture: Architecture = field(default_factory=Architecture)
     weights: str = "imagenet"
     head: HeadKind = "linear"
+    landmarks: int = 1000
     shared_head: bool = False
     epochs: int = 100
     batch_size: int = 64
@@ -239,6 +241,7 @@ def _check(config: TrainConfig) -> None:
         "seed": (config.seed, 0, 2**31 - 1),
         "epochs": (config.epochs, 1, 100_000),
         "batch_size": (config.batch_size, 2, 65_536),
+        "landmarks": (config.landmarks, 1, 100_000),
         "checkpoint_minutes": (config.checkpoint_minutes, 0, 100_000),
         "loss.scene_weight": (config.loss.scene_weight, 0, 1e6),
         "loss.beta": (config.loss.beta, 0, 1e9),
@@ -268,6 +271,8 @@ def _check(config: TrainConfig) -> None:
             "augment.zoom, roll and shift warp whole images: set architecture.fit=squeeze, or "
             "leave them at 0"
         )
+    if config.shared_head and config.head == "landmarks":
+        raise ConfigError("shared_head has no scene whose landmarks it could find: set head=dense")
     if config.shared_head and config.loss.scene_weight:
         raise ConfigError(
             "shared_head has no scene to classify: set loss.scene_weight=0 (as the methods do)"

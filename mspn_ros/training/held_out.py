@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from mspn_ros import metrics
 from mspn_ros.network.backbone import Backbone
 from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.landmark_head import LandmarkHead
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import Array, HeldOutErrors
 from mspn_ros.training.samples import Samples
@@ -56,7 +57,52 @@ def _crops(backbone: Backbone, samples: Samples, index_B: Tensor, device: torch.
     return crops.to(device).permute(0, 3, 1, 2)
 
 
+class _Answers(NamedTuple):
+    """What a network says of samples, on the CPU; ``start_SP`` as ``Prediction`` has it."""
+
+    logits_SN: Tensor
+    pose_SP: Tensor
+    start_SP: Tensor | None
+
+
 @torch.no_grad()
+def _answers(network: MSPN, samples: Samples, device: torch.device) -> _Answers:
+    network.eval()
+    logits, poses, starts = [], [], []
+    size = network.backbone.architecture.crop
+    for index_B in torch.split(torch.arange(len(samples)), _BATCH):
+        rays = None
+        if network.grid:
+            rays = samples.central_rays(index_B, size, network.grid).to(device)
+        scene_B = samples.scene_S[index_B].to(device)
+        said = network(_crops(network.backbone, samples, index_B, device), scene_B, rays)
+        logits.append(said.logits_BN.cpu())
+        poses.append(said.pose_BP.cpu())
+        if said.start_BP is not None:
+            starts.append(said.start_BP.cpu())
+    return _Answers(torch.cat(logits), torch.cat(poses), torch.cat(starts) if starts else None)
+
+
+def measure_votes(
+    network: MSPN, coding: PoseCoding, samples: Samples, device: torch.device
+) -> None:
+    """Tell a landmark head how far its votes are off on samples that it did not learn from."""
+    if not isinstance(network.heads, LandmarkHead):
+        return
+    start_SP = _answers(network, samples, device).start_SP
+    assert start_SP is not None
+    position, quaternion = coding.decode(start_SP, samples.scene_S)
+    for scene in sorted(set(samples.scene_S.tolist())):
+        index = samples.of_scene(scene)
+        off = metrics.position_error(position[index].numpy(), samples.position_S3[index].numpy())
+        turned = metrics.rotation_error_deg(
+            quaternion[index].numpy(), samples.quaternion_S4[index].numpy()
+        )
+        scale = float(coding.position_scale[scene])
+        median = float(np.median(off)) / scale, float(np.radians(np.median(turned)))
+        network.heads.measure_votes(scene, *median)
+
+
 def judge(
     network: MSPN,
     coding: PoseCoding,
@@ -68,17 +114,9 @@ def judge(
 
     One entry per scene that has samples.
     """
-    network.eval()
-    parts, size = [], network.backbone.architecture.crop
-    for index_B in torch.split(torch.arange(len(samples)), _BATCH):
-        rays = None
-        if network.cells_read:
-            rays = samples.central_rays(index_B, size, network.cells_read).to(device)
-        scene_B = samples.scene_S[index_B].to(device)
-        parts.append(network(_crops(network.backbone, samples, index_B, device), scene_B, rays))
-    pose_SP = torch.cat([part.pose_BP for part in parts])
-    position, quaternion = coding.decode(pose_SP.cpu(), samples.scene_S)
-    probability = torch.cat([part.logits_BN for part in parts]).softmax(1).cpu()
+    answers = _answers(network, samples, device)
+    position, quaternion = coding.decode(answers.pose_SP, samples.scene_S)
+    probability = answers.logits_SN.softmax(1)
     result = []
     for scene, name in enumerate(names):
         index = samples.of_scene(scene)

@@ -14,9 +14,11 @@ from mspn_ros.network.losses import (
     FixedPoseLoss,
     LearnedPoseLoss,
     PoseLoss,
+    Sights,
     TupleLoss,
     VoteLoss,
     scene_loss,
+    sight_loss,
 )
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import ConfigError
@@ -37,12 +39,12 @@ class Learner(nn.Module):
         super().__init__()
         self.config = config
         self.network = MSPN(
-            config.architecture, scenes, config.head, shared_head=config.shared_head
+            config.architecture, scenes, config.head, config.shared_head, config.landmarks
         )
         self.weights = _load_weights(self.network, config.weights)
         rows = 1 if config.shared_head else scenes
         self.pose_loss = _make_loss(config, rows)
-        self.vote_loss = VoteLoss(rows) if self.network.heads.reads_cells else None
+        self.vote_loss = VoteLoss(rows) if self.network.grid else None
         _freeze(self.network, config)
         if not config.loss.scene_weight:
             # Without a gradient of its own it would only hold up the others' in a group.
@@ -73,10 +75,11 @@ class Learner(nn.Module):
         scene_B: Tensor,
         ray_BC3: Tensor | None = None,
         seen_BC: Tensor | None = None,
+        sights: Sights | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) 0..255, (B, P), (B,) -> (scalar loss, mean over B; (B, P) pose).
 
-        ``ray_BC3`` and ``seen_BC`` for heads that read cells.
+        ``ray_BC3``, ``seen_BC`` and ``sights`` for heads that read them, see ``Batch``.
         """
         network, config = self.network, self.config
         bfloat16 = config.precision == "bfloat16"
@@ -87,9 +90,10 @@ class Learner(nn.Module):
         loss: Tensor = self.pose_loss(prediction.pose_BP, target_BP, row_B)
         if self.vote_loss is not None:
             assert prediction.votes is not None
-            assert ray_BC3 is not None
-            assert seen_BC is not None
-            loss = loss + self.vote_loss(prediction.votes, target_BP, row_B, ray_BC3, seen_BC)
+            loss = loss + self.vote_loss(prediction.votes, target_BP, row_B)
+        if sights is not None:
+            assert prediction.sightings is not None
+            loss = loss + sight_loss(prediction.sightings, sights)
         if config.loss.scene_weight:
             loss = loss + config.loss.scene_weight * scene_loss(prediction.logits_BN, scene_B)
         return loss, prediction.pose_BP.detach()
@@ -140,9 +144,10 @@ def make_optimizers(learner: Learner) -> list[torch.optim.Optimizer]:
     backbone = network.backbone
     pooled = [*backbone.network.parameters(), *backbone.projection.parameters()]
     groups = _groups(pooled, settings.backbone_lr, settings.weight_decay)
-    if backbone.neck is not None:
-        # It begins anew, as the heads do, and learns at their rate.
-        groups += _groups(backbone.neck.parameters(), settings.head_lr, settings.weight_decay)
+    for neck in (backbone.neck, backbone.place_neck):
+        if neck is not None:
+            # It begins anew, as the heads do, and learns at their rate.
+            groups += _groups(neck.parameters(), settings.head_lr, settings.weight_decay)
     optimizers: list[torch.optim.Optimizer] = []
     if any(group["params"] for group in groups):
         optimizers.append(torch.optim.AdamW(groups))

@@ -22,11 +22,13 @@ from mspn_ros import metrics
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.inference.engines import choose_device, exact_float32
 from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.landmark_head import LandmarkHead
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.paths import make_folder
 from mspn_ros.records import BadFrame, ConfigError, MspnError
 from mspn_ros.store.files import write_whole
 from mspn_ros.training.batches import Batch, BatchLoader, epoch_batches, place_samples, seed_of
+from mspn_ros.training.cache import cache_folder
 from mspn_ros.training.checkpoint import (
     CHECKPOINT_FILE,
     Progress,
@@ -38,9 +40,10 @@ from mspn_ros.training.config import TrainConfig
 from mspn_ros.training.curves import Curves
 from mspn_ros.training.distributed import World
 from mspn_ros.training.errors import TrainingErrors
-from mspn_ros.training.held_out import HeldOut, judge
+from mspn_ros.training.held_out import HeldOut, judge, measure_votes
 from mspn_ros.training.learner import Learner, make_optimizers
 from mspn_ros.training.samples import FrameStore, Samples, cut_validation
+from mspn_ros.training.sights import SceneLandmarks, find_landmarks
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Watch:
     """Callbacks of a training run; all may be left out."""
 
     loading: Callable[[int, int], None] | None = None
+    landmarks: Callable[[int, int], None] | None = None
     step: Callable[[Step], None] | None = None
     epoch: Callable[[dict[str, Any]], None] | None = None
 
@@ -102,6 +106,7 @@ class Trainer:
             self.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.learner)  # type: ignore[no-untyped-call]
         self.train_samples, self.val_samples, self.test_samples, self.bad = self._load()
         self.coding = self._fit_coding()
+        self.landmarks = self._find_landmarks()
         self._extents = [
             metrics.position_extent(self.train_samples.position_S3[members].numpy()) or 1.0
             for members in map(self.train_samples.of_scene, range(len(scenes)))
@@ -158,6 +163,19 @@ class Trainer:
             settings.reference_rotation,
         )
 
+    def _find_landmarks(self) -> SceneLandmarks | None:
+        """Those of all scenes, put into the heads that look for them; None for other heads."""
+        heads, samples = self.network.heads, self.train_samples
+        if not isinstance(heads, LandmarkHead):
+            return None
+        scenes, folder = len(self.scenes), cache_folder(self.config.cache)
+        count, tell = self.config.landmarks, self.watch.landmarks
+        found = find_landmarks(samples, scenes, count, folder, tell)
+        for scene in range(scenes):
+            point_K3 = found.of_scene(scene)
+            heads.place_landmarks(scene, self.coding.encode_points(point_K3, scene))
+        return found
+
     def _set_learning_rates(self, done: int, steps_per_epoch: int) -> None:
         settings = self.config.optimizer
         warmup = settings.warmup_epochs * steps_per_epoch
@@ -192,7 +210,8 @@ class Trainer:
             self.world,
             self.device,
             self.network.heads.outputs,
-            self.network.cells_read,
+            self.network.grid,
+            self.landmarks,
         )
         model: nn.Module = self.learner
         if self.world.size > 1:
@@ -269,7 +288,12 @@ class Trainer:
         # Dropout: by step, so that a resumed run drops alike; by process, or all drop alike.
         torch.manual_seed(seed_of(config.seed, self.progress.epoch, step, world.rank))
         loss, pose_BP = model(
-            batch.image_B3HW, batch.target_BP, batch.scene_B, batch.ray_BC3, batch.seen_BC
+            batch.image_B3HW,
+            batch.target_BP,
+            batch.scene_B,
+            batch.ray_BC3,
+            batch.seen_BC,
+            batch.sights,
         )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -291,9 +315,10 @@ class Trainer:
         }
         last = progress.epoch + 1 == self.config.epochs
         if last or (progress.epoch + 1) % self.config.validation.every == 0:
-            for name, samples in (("validation", self.val_samples), ("test", self.test_samples)):
-                if samples is not None and self.world.leads:
-                    entry[name] = [self._score(score) for score in self.judge(samples)]
+            if self.val_samples is not None and self.world.leads:
+                entry["validation"] = [self._score(score) for score in self.validate()]
+            if self.test_samples is not None and self.world.leads:
+                entry["test"] = [self._score(score) for score in self.judge(self.test_samples)]
         return entry
 
     def _score(self, held_out: HeldOut) -> dict[str, Any]:
@@ -319,8 +344,14 @@ class Trainer:
         return judge(self.network, self.coding, samples, names, self.device)
 
     def validate(self) -> list[HeldOut]:
-        """Errors on the held-out blocks, one entry per scene that has any."""
-        return self.judge(self.val_samples) if self.val_samples else []
+        """Errors on the held-out blocks, one entry per scene that has any.
+
+        A landmark head learns first how far its votes are off there.
+        """
+        if self.val_samples is None:
+            return []
+        measure_votes(self.network, self.coding, self.val_samples, self.device)
+        return self.judge(self.val_samples)
 
     def _save(self) -> None:
         if self.world.leads:

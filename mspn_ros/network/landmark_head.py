@@ -1,0 +1,168 @@
+"""The landmark head: finds known points of the scene in the image; votes say where to start.
+
+A scene has up to K landmarks, each a point and a key. A landmark is seen at the place of the image
+whose descriptor is most like its key, or nowhere; the pose is the one that best explains where all
+are seen (network/pose_solver.py), starting from a dense head's votes and held weakly to them.
+Landmarks after Do et al. 2022 (Learning to Detect Scene Landmarks for Camera Localization), who
+train a network for each scene; here keys are looked up in descriptors that all scenes share, and a
+landmark costs a few dozen bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mspn_ros.network.backbone import Features, Grid
+from mspn_ros.network.coding import MATRIX_PARAMETERS
+from mspn_ros.network.dense_head import DenseHead
+from mspn_ros.network.pose_solver import refine_pose
+from mspn_ros.network.scene_head import Reading, SceneHead, Sightings
+
+# A key and a descriptor that agree make a logit of 10 at the start.
+_SHARPNESS = math.log(10.0)
+# Places about the likeliest one that count as the same sighting: a square of 5.
+_WINDOW = 2
+# The surest sightings of an image that its pose is made of.
+_MOST_SIGHTINGS = 256
+# A probability below which a sighting has no part in it.
+_LEAST_WEIGHT = 0.1
+# How far votes are off in position (spreads) and rotation (rad) where nobody has measured it.
+_VOTE_ERROR = (0.3, 0.1)
+# Stored keys have whole numbers up to this.
+_KEY_LEVELS = 127
+# The tensors with a row for each landmark, which a scene may have fewer of.
+_PER_LANDMARK = ("point", "key", "nowhere")
+
+
+class LandmarkHead(SceneHead):
+    """See the module; P = 12: position and rotation matrix, row by row.
+
+    ``point`` (N, K, 3) is in the axes and the unit of the coding, ``present`` (N, K) 1 where a
+    scene has a landmark, ``vote_error`` (N, 2) how far votes usually are off in position and in
+    rotation (rad). In training mode the pose is that of the votes alone.
+    """
+
+    kind: ClassVar[str] = "landmarks"
+    grid: ClassVar[Grid] = "places"
+    outputs = MATRIX_PARAMETERS
+
+    def __init__(self, scenes: int, cell_features: int, features: int, landmarks: int) -> None:
+        """``features`` of a descriptor, up to ``landmarks`` a scene."""
+        super().__init__()
+        self.votes = DenseHead(scenes, cell_features)
+        self.key = nn.Parameter(0.1 * torch.randn(scenes, landmarks, features))
+        self.nowhere = nn.Parameter(torch.zeros(scenes, landmarks))
+        self.sharpness = nn.Parameter(torch.full((scenes, 1), _SHARPNESS))
+        self.register_buffer("point", torch.zeros(scenes, landmarks, 3))
+        self.register_buffer("vote_error", torch.tensor([_VOTE_ERROR] * scenes))
+        self.register_buffer("present", torch.zeros(scenes, landmarks))
+
+    def row(self, scene: int) -> dict[str, Tensor]:
+        """One scene's tensors in half precision and only its own landmarks; keys in 8 bits."""
+        tensors = super().row(scene)
+        present = tensors.pop("present") > 0
+        for name in _PER_LANDMARK:
+            tensors[name] = tensors[name][present]
+        key = (F.normalize(tensors.pop("key"), dim=1) * _KEY_LEVELS).round().to(torch.int8)
+        return {"key": key, **{name: tensor.half() for name, tensor in tensors.items()}}
+
+    def set_row(self, scene: int, tensors: dict[str, Tensor]) -> None:
+        """See ``StackedRows``; K is the most that any row may have."""
+        counts = {name: len(tensors[name]) for name in _PER_LANDMARK if name in tensors}
+        count, most = max(counts.values(), default=0), self.key.shape[1]
+        if count > most or len(set(counts.values())) > 1:
+            raise ValueError(f"landmarks are {counts}, not equally many and at most {most}")
+        padded = {"present": (torch.arange(most) < count).float()}
+        for name, tensor in tensors.items():
+            filling = (0, 0) * (tensor.dim() - 1) + (0, most - count)
+            padded[name] = F.pad(tensor.float(), filling) if name in counts else tensor.float()
+        super().set_row(scene, padded)
+
+    def place_landmarks(self, scene: int, point_K3: Tensor) -> None:
+        """Give a scene its landmarks, coded as positions are; at most K."""
+        count, (point, present) = len(point_K3), self._landmarks()
+        point[scene].zero_()[:count] = point_K3.to(point)
+        present[scene].zero_()[:count] = 1.0
+
+    def measure_votes(self, scene: int, position: float, rotation: float) -> None:
+        """Say how far a scene's votes usually are off on frames not learned from: coded, rad."""
+        assert isinstance(self.vote_error, Tensor)
+        self.vote_error[scene] = torch.tensor([position, rotation])
+
+    def _landmarks(self) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.point, Tensor)
+        assert isinstance(self.present, Tensor)
+        return self.point, self.present
+
+    def read(
+        self, features: Features, scene_B: Tensor, ray_BC3: Tensor | None, seen_BC: Tensor | None
+    ) -> Reading:
+        """See ``SceneHead``; the squares are places, of which each cell has as many."""
+        assert features.place_BED is not None
+        assert features.cell_BCD is not None
+        assert ray_BC3 is not None
+        cells = math.isqrt(features.cell_BCD.shape[1])
+        cell_ray_BC3 = F.normalize(_pooled(ray_BC3, cells), dim=2)
+        cell_seen_BC = None if seen_BC is None else _pooled(seen_BC[..., None], cells)[..., 0] == 1
+        start = self.votes.read(features, scene_B, cell_ray_BC3, cell_seen_BC)
+        sightings = self._sightings(features.place_BED, scene_B)
+        if self.training:
+            return start._replace(sightings=sightings)
+        pose_BP = self._refined(start.pose_BP, sightings, scene_B, ray_BC3)
+        return Reading(pose_BP, start.votes, sightings, start.pose_BP)
+
+    def _sightings(self, place_BED: Tensor, scene_B: Tensor) -> Sightings:
+        key_BKD = F.normalize(self.key[scene_B], dim=2)
+        logit_BKE = torch.einsum("bkd,bed->bke", key_BKD, place_BED)
+        sharp_B11 = self.sharpness[scene_B].exp()[:, :, None]
+        return Sightings(sharp_B11 * logit_BKE, self.nowhere[scene_B])
+
+    def _refined(
+        self, pose_BP: Tensor, sightings: Sightings, scene_B: Tensor, ray_BE3: Tensor
+    ) -> Tensor:
+        point_NK3, present_NK = self._landmarks()
+        assert isinstance(self.vote_error, Tensor)
+        ray_BK3, weight_BK = sighted_rays(sightings, ray_BE3)
+        weight_BK = weight_BK * (weight_BK > _LEAST_WEIGHT) * present_NK[scene_B]
+        weight_BM, best_BM = weight_BK.topk(min(_MOST_SIGHTINGS, weight_BK.shape[1]))
+        rotation_B33, position_B3 = refine_pose(
+            pose_BP[:, 3:].view(-1, 3, 3),
+            pose_BP[:, :3],
+            point_NK3[scene_B[:, None], best_BM],
+            ray_BK3.gather(1, best_BM[..., None].expand(-1, -1, 3)),
+            weight_BM,
+            self.vote_error[scene_B],
+        )
+        return torch.cat((position_B3, rotation_B33.flatten(1)), 1)
+
+
+def sighted_rays(sightings: Sightings, ray_BE3: Tensor) -> tuple[Tensor, Tensor]:
+    """Along which unit ray each landmark is seen (B, K, 3), and how probably (B, K).
+
+    The mean ray of the places about the likeliest one, by their probabilities: finer than a place.
+    """
+    joined = torch.cat((sightings.place_BKE, sightings.nowhere_BK[..., None]), 2)
+    share_BKE = joined.softmax(2)[..., :-1]
+    side = math.isqrt(share_BKE.shape[2])
+    near_EE = _neighbours(side, share_BKE.device)
+    share_BKE = share_BKE * near_EE[share_BKE.argmax(2)]
+    return F.normalize(share_BKE @ ray_BE3, dim=2), share_BKE.sum(2)
+
+
+def _neighbours(side: int, device: torch.device) -> Tensor:
+    """(E, E) 1 where two places are at most _WINDOW apart, row by row."""
+    step = torch.arange(side, device=device)
+    near = ((step[:, None] - step).abs() <= _WINDOW).float()
+    return torch.kron(near, near)
+
+
+def _pooled(square_BEX: Tensor, cells: int) -> Tensor:
+    """Means over the places of each cell: (B, E, X) -> (B, C, X)."""
+    side = math.isqrt(square_BEX.shape[1])
+    planes = square_BEX.float().transpose(1, 2).reshape(len(square_BEX), -1, side, side)
+    return F.avg_pool2d(planes, side // cells).flatten(2).transpose(1, 2)
