@@ -145,6 +145,9 @@ def test_every_method_lies_over_every_preset(name, preset):
     config = load_config(config_file(f"{preset}.yaml"), overlay=method_file(name))
     assert config.optimizer == plain.optimizer
     assert config.coding == plain.coding
+    assert config.head == "linear"
+    assert config.architecture.cells == "none"
+    assert not config.augment.warps
     assert config.shared_head == (name in ("posenet", "mapnet", "naive"))
     assert (config.architecture.neck == "posenet") == config.shared_head
     assert (config.sampling.tuple_frames > 1) == (name == "mapnet")

@@ -22,6 +22,7 @@ from mspn_ros.evaluation.paper.tables import mean_cell, ratio
 from mspn_ros.network.backbone import Backbone
 from mspn_ros.paths import config_file
 from mspn_ros.training.config import load_config
+from mspn_ros.training.methods import method_file
 
 # One bears a name of the paper's, so that its cells stand beside ours.
 SCENES = ("fire", "hall", "lab")
@@ -231,10 +232,11 @@ def test_all_settings_turned_back_are_the_papers_recipe():
     every = [setting for group in PAPER_SETTINGS.values() for setting in group]
     # Not of the recipe: how long, in which precision, and what is held out.
     same = ["epochs=100", "precision=float32", "validation.fraction=0"]
-    assert load_config(default, [*every, *same]) == load_config(paper)
+    mspn = method_file("mspn")
+    assert load_config(default, [*every, *same], mspn) == load_config(paper, (), mspn)
     # None is there in vain.
     for group in PAPER_SETTINGS.values():
-        assert load_config(default, group) != load_config(default)
+        assert load_config(default, group, mspn) != load_config(default, (), mspn)
 
 
 def test_the_settings_are_judged_on_held_out_blocks_and_on_test(command, tmp_path):
