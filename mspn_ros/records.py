@@ -166,7 +166,9 @@ class HeldOutErrors:
     """Errors of a scene's head on frames that training did not see; the source of covariance.
 
     Variances are per axis: of the position in the scene's frame (unit squared), and of the
-    rotation vector about the scene's fixed axes (rad^2).
+    rotation vector about the scene's fixed axes (rad^2). ``own_factors``: by how much the
+    covariances that the head gives itself, of positions and of rotations, are to be multiplied to
+    be as large as the errors are; None for heads that give none.
     """
 
     frames: int
@@ -174,6 +176,7 @@ class HeldOutErrors:
     median_rotation_deg: float
     position_variance: tuple[float, float, float]
     rotation_variance: tuple[float, float, float]
+    own_factors: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from mspn_ros.store.backbone_file import save_backbone
 from mspn_ros.store.row_format import row_bytes
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.augment import draw
-from mspn_ros.training.config import AugmentConfig
+from mspn_ros.training.config import AugmentConfig, ValidationConfig
 from mspn_ros.training.finish import write_model
 from mspn_ros.training.landmarks import cached_landmarks, choose_landmarks
 from mspn_ros.training.samples import FrameStore
@@ -65,7 +65,7 @@ def test_sightings_lead_back_to_the_pose_even_if_a_third_is_wrong():
     rng = np.random.default_rng(2)
     wrong = torch.tensor(rng.normal(size=(2, 20, 3)))
     ray[:, :20] = wrong / wrong.norm(dim=2, keepdim=True)
-    found, position = refine_pose(*off(turn, centre), point, ray, torch.ones(2, 60), USUAL)
+    found, position, _ = refine_pose(*off(turn, centre), point, ray, torch.ones(2, 60), USUAL)
     # The start is held to weakly, hence not exactly.
     assert (position - centre).norm(dim=1).max() < 0.02
     assert (found - turn).abs().max() < 0.003
@@ -75,7 +75,7 @@ def test_sightings_lead_back_to_the_pose_even_if_a_third_is_wrong():
 def test_without_sightings_the_start_is_the_answer():
     turn, centre, point, ray = seen_points()
     start = off(turn, centre)
-    found, position = refine_pose(*start, point, ray, torch.zeros(2, 60), USUAL)
+    found, position, _ = refine_pose(*start, point, ray, torch.zeros(2, 60), USUAL)
     torch.testing.assert_close(found, start[0])
     torch.testing.assert_close(position, start[1])
 
@@ -84,7 +84,7 @@ def test_few_sightings_mend_what_they_can_and_leave_the_rest():
     # One point: the rotation can be turned so that it is where it should be, no more is known.
     turn, centre, point, ray = seen_points(1)
     rotation, start = off(turn, centre)
-    found, position = refine_pose(rotation, start, point, ray, torch.ones(2, 1), USUAL)
+    found, position, _ = refine_pose(rotation, start, point, ray, torch.ones(2, 1), USUAL)
     seen = torch.nn.functional.normalize((point - position[:, None]) @ found, dim=2)
     assert (seen - ray).norm(dim=2).max() < 0.05
     assert (position - start).norm(dim=1).max() < 1.0
@@ -93,9 +93,42 @@ def test_few_sightings_mend_what_they_can_and_leave_the_rest():
 def test_a_landmark_at_the_cameras_very_centre_does_no_harm():
     turn, centre, point, ray = seen_points()
     point[:, 0] = centre
-    found, position = refine_pose(*off(turn, centre), point, ray, torch.ones(2, 60), USUAL)
+    found, position, _ = refine_pose(*off(turn, centre), point, ray, torch.ones(2, 60), USUAL)
     assert (position - centre).norm(dim=1).max() < 0.02
     assert found.isfinite().all()
+
+
+def test_the_covariance_is_that_of_repeated_sightings():
+    turn, centre, point, ray = (x[:1] for x in seen_points())
+    noise = 0.003
+    rng = np.random.default_rng(0)
+    many = 400
+    seen = torch.nn.functional.normalize(
+        ray + noise * torch.tensor(rng.normal(size=(many, 60, 3))), dim=2
+    )
+    usual = torch.full((many, 2), 10.0)  # a start that is hardly believed
+    found, position, covariance = refine_pose(
+        turn.expand(many, 3, 3), centre.expand(many, 3), point, seen, torch.ones(many, 60), usual
+    )
+    turned = Rotation.from_matrix(found.numpy()) * Rotation.from_matrix(turn.numpy()).inv()
+    error = np.concatenate((position - centre, turned.as_rotvec()), 1)
+    # Stated for sightings that are off by 0.03.
+    expected = covariance.mean(0).numpy() * (noise / 0.03) ** 2
+    size = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(error.std(0), size, rtol=0.25)
+    correlation = expected / np.outer(size, size)
+    np.testing.assert_allclose(np.corrcoef(error.T), correlation, atol=0.2)
+
+
+def test_a_start_without_sightings_is_as_uncertain_as_starts_are():
+    turn, centre, point, ray = seen_points()
+    usual = torch.tensor([[0.3, 0.1], [0.5, 0.2]])
+    covariance = refine_pose(turn, centre, point, ray, torch.zeros(2, 60), usual)[2]
+    np.testing.assert_allclose(
+        torch.diagonal(covariance, dim1=1, dim2=2).sqrt()[:, ::5],
+        [[0.3, 0.3], [0.5, 0.6]],  # of rotations three times as much as they earn
+        rtol=1e-6,
+    )
 
 
 # --- the head ------------------------------------------------------------------------------
@@ -347,6 +380,7 @@ def test_a_landmark_head_is_trained_stored_and_answers_alike(room, tmp_path):
         landmarks=100,
         epochs=25,
         batch_size=10,
+        validation=ValidationConfig(0.2, blocks=2, gap=0, every=1000),
         augment=AugmentConfig("center", zoom=0.1, shift=0.03),
     )
     assert trainer.history[-1]["loss"] < trainer.history[0]["loss"] - 2
@@ -360,6 +394,8 @@ def test_a_landmark_head_is_trained_stored_and_answers_alike(room, tmp_path):
     (row,) = localizer.rows
     assert row.head == "landmarks"
     assert row.head_tensors["key"].dtype == np.int8
+    assert min(row.held_out.own_factors) > 0
+    covariances = []
     for i in range(5):
         frame = samples.frames[i]
         (answer,) = localizer.localize(
@@ -368,3 +404,10 @@ def test_a_landmark_head_is_trained_stored_and_answers_alike(room, tmp_path):
         # Stored in 8 and 16 bits.
         np.testing.assert_allclose(answer.position, position[i], atol=0.05)
         assert np.abs(answer.quaternion @ quaternion[i].numpy()) > 0.9995
+        covariances.append(np.diag(answer.covariance))
+    # Each image has its own, as large as held-out errors are; all are symmetric and positive.
+    assert len({tuple(c) for c in covariances}) == 5
+    assert np.linalg.eigvalsh(answer.covariance).min() > 0
+    own = trainer.coding.decode_covariance(prediction.covariance_B66[4:], torch.tensor([0]))[0]
+    scale = np.sqrt(np.repeat(row.held_out.own_factors, 3))
+    np.testing.assert_allclose(answer.covariance, own * np.outer(scale, scale), rtol=0.2)

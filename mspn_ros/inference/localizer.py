@@ -12,7 +12,7 @@ from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
-from mspn_ros.inference.read_out import ReadOut
+from mspn_ros.inference.read_out import Answer, ReadOut
 from mspn_ros.records import (
     UNKNOWN_SCENE,
     UNKNOWN_SCENE_ID,
@@ -135,25 +135,21 @@ class Localizer:
         ]
         view = self.architecture.view
         prepared = torch.stack([view.prepared(image, self.device) for image in images])
-        outputs = read_out(self._engine(prepared), shots, forced)
         return [
-            _estimate(read_out.rows, *values, forced, min_confidence)
-            for values in zip(*outputs, strict=True)
+            _estimate(read_out.rows, answer, forced, min_confidence)
+            for answer in read_out(self._engine(prepared), shots, forced)
         ]
 
 
 def _estimate(
     rows: Sequence[SceneRow],
-    probability_N: Array,
-    index: float,
-    position: Array,
-    quaternion: Array,
+    answer: Answer,
     forced: int | None,
     min_confidence: float | None,
 ) -> PoseEstimate:
-    row = rows[int(index)]
-    confidence = float(probability_N[int(index)])
-    probabilities = {r.name: float(p) for r, p in zip(rows, probability_N, strict=True)}
+    row, position, quaternion = rows[answer.scene], answer.position, answer.quaternion
+    confidence = float(answer.probability_N[answer.scene])
+    probabilities = {r.name: float(p) for r, p in zip(rows, answer.probability_N, strict=True)}
     if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
         reason = f"the network's output for scene {row.name} is not finite"
         return PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)
@@ -163,7 +159,9 @@ def _estimate(
         return PoseEstimate(
             UNKNOWN_SCENE_ID, UNKNOWN_SCENE, confidence, reason=reason, probabilities=probabilities
         )
-    position, quaternion, covariance = _in_map(row, position, quaternion, scene_covariance(row))
+    position, quaternion, covariance = _in_map(
+        row, position, quaternion, _covariance(row, answer.covariance)
+    )
     return PoseEstimate(
         scene_id=row.id,
         scene=row.name,
@@ -174,6 +172,16 @@ def _estimate(
         covariance=covariance,
         probabilities=probabilities,
     )
+
+
+def _covariance(row: SceneRow, own: Array | None) -> Array:
+    """The head's own covariance of this image, made as large as held-out errors are; or theirs."""
+    if own is None or not np.isfinite(own).all():
+        return scene_covariance(row)
+    factors = row.held_out.own_factors if row.held_out else None
+    position, rotation = np.sqrt(factors or (1.0, 1.0))
+    scale = np.array([position] * 3 + [rotation] * 3)
+    return np.asarray(own * np.outer(scale, scale))
 
 
 def scene_covariance(row: SceneRow) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,20 @@ from mspn_ros.network.backbone import Architecture, Features, Grid
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.heads import RowError, SceneClassifier, head_of_rows
 from mspn_ros.records import Array, ConfigError, ModelError, SceneRow
+
+
+class Answer(NamedTuple):
+    """Of one image: probabilities (N,), the index of the scene that answered, and its pose.
+
+    ``position`` (3,), ``quaternion`` (4,) xyzw; ``covariance`` (6, 6) of position and rotation
+    vector as the head gives it, None for heads that give none. All in the scene's frame.
+    """
+
+    probability_N: Array
+    scene: int
+    position: Array
+    quaternion: Array
+    covariance: Array | None
 
 
 class ReadOut:
@@ -71,8 +86,8 @@ class ReadOut:
     @torch.inference_mode()
     def __call__(
         self, features: Features, shots: Sequence[Shot], forced: int | None
-    ) -> tuple[Array, Array, Array, Array]:
-        """Features -> probabilities (B, N), scene index (B,), positions (B, 3), xyzw (B, 4).
+    ) -> list[Answer]:
+        """Features of B images -> an answer for each.
 
         ``shots`` are the images as they came; ``forced`` is the scene that is known.
         """
@@ -81,10 +96,23 @@ class ReadOut:
         if forced is not None:
             scene_B = torch.full_like(scene_B, forced)
         ray_BC3 = None if self._rays is None else self._rays(shots, scene_B)
-        pose_BP = self.heads.read(features, scene_B, ray_BC3, None).pose_BP
-        position, quaternion = self.coding.decode(pose_BP, scene_B)
-        # One copy back from the device instead of four.
-        packed = torch.cat((probability_BN, scene_B[:, None].double(), position, quaternion), 1)
-        array = packed.cpu().numpy()
-        n = probability_BN.shape[1]
-        return array[:, :n], array[:, n], array[:, n + 1 : n + 4], array[:, n + 4 :]
+        reading = self.heads.read(features, scene_B, ray_BC3, None)
+        position, quaternion = self.coding.decode(reading.pose_BP, scene_B)
+        parts = [probability_BN, scene_B[:, None].double(), position, quaternion]
+        if reading.covariance_B66 is not None:
+            parts.append(self.coding.decode_covariance(reading.covariance_B66, scene_B).flatten(1))
+        # One copy back from the device instead of five.
+        packed = torch.cat(parts, 1).cpu().numpy()
+        ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+        return [_answer(*np.split(row, ends)) for row in packed]
+
+
+def _answer(
+    probability_N: Array,
+    scene_1: Array,
+    position: Array,
+    quaternion: Array,
+    covariance_36: Array | None = None,
+) -> Answer:
+    covariance = None if covariance_36 is None else covariance_36.reshape(6, 6)
+    return Answer(probability_N, int(scene_1[0]), position, quaternion, covariance)

@@ -107,6 +107,14 @@ class PoseCoding:
         axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])
         return (axes_B33.mT @ position_B3[..., None]).squeeze(2)
 
+    def decode_covariance(self, covariance_B66: Tensor, scene_B: Tensor) -> Tensor:
+        """Of P = 12's position and rotation vector -> of the scene's, (B, 6, 6) float64."""
+        axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])
+        turned_B66 = torch.zeros_like(covariance_B66, dtype=torch.float64)
+        turned_B66[:, :3, :3] = self.position_scale[scene_B, None, None] * axes_B33
+        turned_B66[:, 3:, 3:] = axes_B33
+        return turned_B66 @ covariance_B66.double() @ turned_B66.mT
+
     def decode(self, pose_BP: Tensor, scene_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, P) network output -> (B, 3) positions and (B, 4) xyzw unit quaternions, float64."""
         pose = pose_BP.double()

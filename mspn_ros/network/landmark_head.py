@@ -113,8 +113,8 @@ class LandmarkHead(SceneHead):
         sightings = self._sightings(features.place_BED, scene_B)
         if self.training:
             return start._replace(sightings=sightings)
-        pose_BP = self._refined(start.pose_BP, sightings, scene_B, ray_BC3)
-        return Reading(pose_BP, start.votes, sightings, start.pose_BP)
+        pose_BP, covariance_B66 = self._refined(start.pose_BP, sightings, scene_B, ray_BC3)
+        return Reading(pose_BP, start.votes, sightings, start.pose_BP, covariance_B66)
 
     def _sightings(self, place_BED: Tensor, scene_B: Tensor) -> Sightings:
         key_BKD = F.normalize(self.key[scene_B], dim=2)
@@ -124,13 +124,13 @@ class LandmarkHead(SceneHead):
 
     def _refined(
         self, pose_BP: Tensor, sightings: Sightings, scene_B: Tensor, ray_BE3: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         point_NK3, present_NK = self._landmarks()
         assert isinstance(self.vote_error, Tensor)
         ray_BK3, weight_BK = sighted_rays(sightings, ray_BE3)
         weight_BK = weight_BK * (weight_BK > _LEAST_WEIGHT) * present_NK[scene_B]
         weight_BM, best_BM = weight_BK.topk(min(_MOST_SIGHTINGS, weight_BK.shape[1]))
-        rotation_B33, position_B3 = refine_pose(
+        rotation_B33, position_B3, covariance_B66 = refine_pose(
             pose_BP[:, 3:].view(-1, 3, 3),
             pose_BP[:, :3],
             point_NK3[scene_B[:, None], best_BM],
@@ -138,7 +138,7 @@ class LandmarkHead(SceneHead):
             weight_BM,
             self.vote_error[scene_B],
         )
-        return torch.cat((position_B3, rotation_B33.flatten(1)), 1)
+        return torch.cat((position_B3, rotation_B33.flatten(1)), 1), covariance_B66
 
 
 def sighted_rays(sightings: Sightings, ray_BE3: Tensor) -> tuple[Tensor, Tensor]:

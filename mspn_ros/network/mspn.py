@@ -15,8 +15,8 @@ from mspn_ros.network.scene_head import Sightings, Votes
 class Prediction(NamedTuple):
     """logits_BN over scenes, the scene_B whose head was used, pose_BP as the head gives it.
 
-    ``votes`` are the cells', ``sightings`` the landmarks', ``start_BP`` is the pose that it was
-    refined from, of heads that have them.
+    ``votes`` are the cells', ``sightings`` the landmarks', ``start_BP`` the pose that it was
+    refined from and ``covariance_B66`` its own, of heads that have them; see ``Reading``.
     """
 
     logits_BN: Tensor
@@ -25,6 +25,7 @@ class Prediction(NamedTuple):
     votes: Votes | None = None
     sightings: Sightings | None = None
     start_BP: Tensor | None = None
+    covariance_B66: Tensor | None = None
 
 
 class MSPN(nn.Module):

@@ -36,8 +36,12 @@ def refine_pose(
     ray_BM3: Tensor,
     weight_BM: Tensor,
     error_B2: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Camera-to-scene poses that best explain in which directions M points are seen; float64.
+
+    Returns rotations (B, 3, 3), positions (B, 3) and covariances (B, 6, 6) of positions and of
+    rotation vectors about the scene's axes, as far as one image can tell them: the inverse of
+    what its sightings and its start are worth.
 
     ``rotation_B33`` and ``position_B3`` are where to start, and are held to: by ``error_B2``, how
     far starts usually are off in position and in rotation (rad). With few sightings the answer
@@ -51,6 +55,7 @@ def refine_pose(
     doubt_2 = torch.tensor([1.0, _ROTATION_DOUBT], dtype=torch.float64, device=error_B2.device)
     held_B2 = (_SIGHTING_ERROR / (doubt_2 * error_B2.clamp(min=_LEAST_ERROR))) ** 2
     prior_B66 = torch.diag_embed(held_B2.flip(1).repeat_interleave(3, 1))
+    hessian_B66 = prior_B66
     for number in range(_ROUNDS):
         scale = max(_FIRST_SCALE * _SHRINK**number, _LAST_SCALE)
         error_BM3, slope_BM36 = _errors(rotation_B33, position_B3, point_BM3, ray_BM3)
@@ -68,7 +73,19 @@ def refine_pose(
         step_B6 = step_B6 * (_LONGEST_STEP / length_B1.clamp(min=_LONGEST_STEP))
         rotation_B33 = rotation_B33 @ _exp(step_B6[:, :3])
         position_B3 = position_B3 + step_B6[:, 3:]
-    return rotation_B33, position_B3
+    # The last round moved hardly any more: its slopes are those of the answer.
+    return rotation_B33, position_B3, _covariance(hessian_B66, rotation_B33)
+
+
+def _covariance(hessian_B66: Tensor, rotation_B33: Tensor) -> Tensor:
+    """Of position, then rotation about the scene's axes; the Hessian begins with the camera's."""
+    inverse_B66 = _SIGHTING_ERROR**2 * torch.linalg.inv_ex(hessian_B66)[0]
+    inverse_B66 = inverse_B66.roll((3, 3), (1, 2))
+    axes_B66 = torch.zeros_like(inverse_B66)
+    axes_B66[:, :3, :3] = torch.eye(3, dtype=axes_B66.dtype, device=axes_B66.device)
+    axes_B66[:, 3:, 3:] = rotation_B33
+    covariance_B66: Tensor = axes_B66 @ inverse_B66 @ axes_B66.mT
+    return covariance_B66
 
 
 def _errors(

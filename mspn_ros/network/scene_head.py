@@ -92,13 +92,15 @@ class Sightings(NamedTuple):
 class Reading(NamedTuple):
     """``pose_BP`` in the coding's parameters, and what it was made of, where there is any.
 
-    ``start_BP``: the pose that it was refined from.
+    ``start_BP``: the pose that it was refined from. ``covariance_B66``: of position, then of
+    rotation vectors, in the axes and the unit of the coding.
     """
 
     pose_BP: Tensor
     votes: Votes | None = None
     sightings: Sightings | None = None
     start_BP: Tensor | None = None
+    covariance_B66: Tensor | None = None
 
 
 class SceneHead(StackedRows):

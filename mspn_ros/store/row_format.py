@@ -151,10 +151,17 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
 def _held_out(fields: dict[str, Any]) -> HeldOutErrors:
     position = tuple(fields.pop("position_variance"))
     rotation = tuple(fields.pop("rotation_variance"))
-    held_out = HeldOutErrors(**fields, position_variance=position, rotation_variance=rotation)
-    variances = (*position, *rotation)
-    if len(variances) != 6 or not all(math.isfinite(v) and v > 0 for v in variances):
-        raise ValueError("held_out has no six positive variances")
+    # Absent in rows of heads, and of versions, that had none.
+    own = fields.pop("own_factors", None)
+    factors = None if own is None else (float(own[0]), float(own[1]))
+    held_out = HeldOutErrors(
+        **fields, position_variance=position, rotation_variance=rotation, own_factors=factors
+    )
+    variances = (*position, *rotation, *(factors or ()))
+    if len(variances) != 6 + 2 * (factors is not None) or not all(
+        math.isfinite(v) and v > 0 for v in variances
+    ):
+        raise ValueError("held_out has variances that are missing or not positive")
     return held_out
 
 

@@ -15,13 +15,15 @@ from mspn_ros import metrics
 from mspn_ros.network.backbone import Backbone
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.landmark_head import LandmarkHead
-from mspn_ros.network.mspn import MSPN
+from mspn_ros.network.mspn import MSPN, Prediction
 from mspn_ros.records import Array, HeldOutErrors
 from mspn_ros.training.samples import Samples
 
 _BATCH = 64
 # Median absolute deviation of a normal distribution in standard deviations.
 _MAD = 0.6745
+# Median of the chi-squared distribution with three degrees of freedom.
+_CHI2_HALF = 2.366
 
 
 @dataclass(frozen=True)
@@ -58,29 +60,38 @@ def _crops(backbone: Backbone, samples: Samples, index_B: Tensor, device: torch.
 
 
 class _Answers(NamedTuple):
-    """What a network says of samples, on the CPU; ``start_SP`` as ``Prediction`` has it."""
+    """What a network says of samples, on the CPU; the last two as ``Prediction`` has them."""
 
     logits_SN: Tensor
     pose_SP: Tensor
     start_SP: Tensor | None
+    covariance_S66: Tensor | None
 
 
 @torch.no_grad()
 def _answers(network: MSPN, samples: Samples, device: torch.device) -> _Answers:
     network.eval()
-    logits, poses, starts = [], [], []
+    said: list[Prediction] = []
     size = network.backbone.architecture.crop
     for index_B in torch.split(torch.arange(len(samples)), _BATCH):
         rays = None
         if network.grid:
             rays = samples.central_rays(index_B, size, network.grid).to(device)
         scene_B = samples.scene_S[index_B].to(device)
-        said = network(_crops(network.backbone, samples, index_B, device), scene_B, rays)
-        logits.append(said.logits_BN.cpu())
-        poses.append(said.pose_BP.cpu())
-        if said.start_BP is not None:
-            starts.append(said.start_BP.cpu())
-    return _Answers(torch.cat(logits), torch.cat(poses), torch.cat(starts) if starts else None)
+        found = network(_crops(network.backbone, samples, index_B, device), scene_B, rays)
+        # Votes and sightings of a whole split would fill the memory.
+        said.append(found._replace(votes=None, sightings=None))
+    return _Answers(
+        torch.cat([part.logits_BN for part in said]).cpu(),
+        torch.cat([part.pose_BP for part in said]).cpu(),
+        _joined([part.start_BP for part in said]),
+        _joined([part.covariance_B66 for part in said]),
+    )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present).cpu() if present else None
 
 
 def measure_votes(
@@ -117,6 +128,9 @@ def judge(
     answers = _answers(network, samples, device)
     position, quaternion = coding.decode(answers.pose_SP, samples.scene_S)
     probability = answers.logits_SN.softmax(1)
+    covariance = None
+    if answers.covariance_S66 is not None:
+        covariance = coding.decode_covariance(answers.covariance_S66, samples.scene_S).numpy()
     result = []
     for scene, name in enumerate(names):
         index = samples.of_scene(scene)
@@ -127,6 +141,7 @@ def judge(
             quaternion[index].numpy(),
             samples.position_S3[index].numpy(),
             samples.quaternion_S4[index].numpy(),
+            None if covariance is None else covariance[index],
         )
         right = probability[index].argmax(1) == scene
         confidence = probability[index, scene].double().numpy()
@@ -135,15 +150,27 @@ def judge(
 
 
 def held_out_errors(
-    position_N3: Array, quaternion_N4: Array, true_position_N3: Array, true_quaternion_N4: Array
+    position_N3: Array,
+    quaternion_N4: Array,
+    true_position_N3: Array,
+    true_quaternion_N4: Array,
+    covariance_N66: Array | None = None,
 ) -> HeldOutErrors:
     """Medians, and robust per-axis variances for the covariance of answers.
+
+    With the covariances that the head itself gave, also by how much they are too small.
 
     (median |error| / 0.6745)^2 estimates the variance of the bulk of answers: outliers of pose
     regression are gross and would swamp a mean of squares.
     """
     turn = Rotation.from_quat(quaternion_N4) * Rotation.from_quat(true_quaternion_N4).inv()
     position_error = np.abs(position_N3 - true_position_N3)
+    factors = None
+    if covariance_N66 is not None:
+        factors = (
+            _too_small(position_N3 - true_position_N3, covariance_N66[:, :3, :3]),
+            _too_small(turn.as_rotvec(), covariance_N66[:, 3:, 3:]),
+        )
 
     def variance(error_N3: Array) -> tuple[float, float, float]:
         x, y, z = np.maximum((np.median(error_N3, axis=0) / _MAD) ** 2, 1e-12)
@@ -157,4 +184,12 @@ def held_out_errors(
         median_rotation_deg=metrics.median_error(angle),
         position_variance=variance(position_error),
         rotation_variance=variance(np.abs(turn.as_rotvec())),
+        own_factors=factors,
     )
+
+
+def _too_small(error_N3: Array, covariance_N33: Array) -> float:
+    """By how much covariances must grow for half of the errors to lie where half of them should."""
+    solved_N3 = np.linalg.solve(covariance_N33, error_N3[..., None])[..., 0]
+    normalised_N = (error_N3 * solved_N3).sum(1)
+    return max(float(np.median(normalised_N)) / _CHI2_HALF, 1e-6)
