@@ -16,7 +16,14 @@ from mspn_ros.images import read_image
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.network.landmark_head import LandmarkHead, sighted_rays
-from mspn_ros.network.losses import FOUND, HIDDEN, OUTSIDE, Sights, sight_loss
+from mspn_ros.network.losses import (
+    FOUND,
+    MISSED,
+    OUTSIDE,
+    UNKNOWN,
+    Sights,
+    sight_loss,
+)
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.network.pose_solver import refine_pose
 from mspn_ros.network.scene_head import Sightings
@@ -188,13 +195,28 @@ def test_a_sighting_between_places_is_seen_between_them():
 
 
 def test_the_sight_loss_by_hand():
-    # One landmark a quarter of the way from place 0 to place 1 of a row, one outside, one hidden.
-    place = torch.log(torch.tensor([[[0.4, 0.2, 0.1, 0.1], [0.1] * 4, [0.1] * 4]]))
-    nowhere = torch.log(torch.tensor([[0.2, 0.6, 0.6]]))
-    where = torch.tensor([[[0.25, 0.0], [9.0, 9.0], [0.0, 0.0]]])
-    sights = Sights(where, torch.tensor([[FOUND, OUTSIDE, HIDDEN]]))
+    # Found a quarter of the way from place 0 to place 1; outside; missed at place 3; unknown.
+    place = torch.log(torch.tensor([[[0.4, 0.2, 0.1, 0.1]] + [[0.1, 0.05, 0.05, 0.2]] * 3]))
+    nowhere = torch.log(torch.tensor([[0.2, 0.6, 0.6, 0.6]]))
+    where = torch.tensor([[[0.25, 0.0], [9.0, 9.0], [1.0, 1.0], [0.0, 0.0]]])
+    sights = Sights(where, torch.tensor([[FOUND, OUTSIDE, MISSED, UNKNOWN]]))
     expected = -0.75 * np.log(0.4) - 0.25 * np.log(0.2) - np.log(0.6)
+    # In a grid of two by two, all four places are about the missed one.
+    expected -= np.log(0.6 + 0.4)
     assert float(sight_loss(Sightings(place, nowhere), sights)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_missed_landmark_may_be_where_it_should_or_nowhere_but_not_elsewhere():
+    sights = Sights(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[MISSED]]))
+
+    def loss(place, nowhere=-9.0):
+        logit = torch.full((1, 1, 16), -9.0)
+        logit[0, 0, place] = 9.0
+        return float(sight_loss(Sightings(logit, torch.tensor([[nowhere]])), sights))
+
+    assert loss(5) < 0.01
+    assert loss(15, nowhere=30.0) < 0.01
+    assert loss(15) > 10
 
 
 def test_descriptors_are_unit_vectors_of_places_row_by_row():
@@ -363,9 +385,10 @@ def test_sights_follow_every_warp(room):
     assert found.sum() > 100
     torch.testing.assert_close((ray @ turn.mT)[found], expected[found], atol=1e-4, rtol=0)
     assert ((sights.place_BK2[found] > -0.5) & (sights.place_BK2[found] < 7.5)).all()
-    outside = sights.state_BK == OUTSIDE
-    assert outside.sum() > 100
-    assert not (outside & landmarks.found_SK[index] & found).any()
+    for state in (OUTSIDE, MISSED):
+        assert (sights.state_BK == state).sum() > 50
+    # What was found in the whole image is found or, by the warp, outside; never missed.
+    assert not (landmarks.found_SK[index] & (sights.state_BK == MISSED)).any()
 
 
 # --- the path to an answer -----------------------------------------------------------------
@@ -384,13 +407,13 @@ def test_a_landmark_head_is_trained_stored_and_answers_alike(room, tmp_path):
         augment=AugmentConfig("center", zoom=0.1, shift=0.03),
     )
     assert trainer.history[-1]["loss"] < trainer.history[0]["loss"] - 2
+    localizer = Localizer.load(write_model(trainer), "cpu")
     samples, index = trainer.train_samples, torch.arange(5)
     image = samples.center_crops(index, 64).permute(0, 3, 1, 2)
     rays = samples.central_rays(index, 64, 8)
     with torch.no_grad():
         prediction = trainer.network.eval()(image, samples.scene_S[index], rays)
     position, quaternion = trainer.coding.decode(prediction.pose_BP, samples.scene_S[index])
-    localizer = Localizer.load(write_model(trainer), "cpu")
     (row,) = localizer.rows
     assert row.head == "landmarks"
     assert row.head_tensors["key"].dtype == np.int8
@@ -401,13 +424,12 @@ def test_a_landmark_head_is_trained_stored_and_answers_alike(room, tmp_path):
         (answer,) = localizer.localize(
             [read_image(frame.image_path)], room.name, cameras=[frame.intrinsics]
         )
-        # Stored in 8 and 16 bits.
-        np.testing.assert_allclose(answer.position, position[i], atol=0.05)
-        assert np.abs(answer.quaternion @ quaternion[i].numpy()) > 0.9995
+        np.testing.assert_allclose(answer.position, position[i], atol=1e-3)
+        assert np.abs(answer.quaternion @ quaternion[i].numpy()) > 1 - 1e-6
         covariances.append(np.diag(answer.covariance))
     # Each image has its own, as large as held-out errors are; all are symmetric and positive.
     assert len({tuple(c) for c in covariances}) == 5
     assert np.linalg.eigvalsh(answer.covariance).min() > 0
     own = trainer.coding.decode_covariance(prediction.covariance_B66[4:], torch.tensor([0]))[0]
     scale = np.sqrt(np.repeat(row.held_out.own_factors, 3))
-    np.testing.assert_allclose(answer.covariance, own * np.outer(scale, scale), rtol=0.2)
+    np.testing.assert_allclose(answer.covariance, own * np.outer(scale, scale), rtol=0.01)

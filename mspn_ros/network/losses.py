@@ -116,35 +116,48 @@ class Sights(NamedTuple):
     """Where K landmarks are in truth, in B images.
 
     ``place_BK2``: x and y in the grid of places, the first one's middle at (0, 0). ``state_BK``:
-    FOUND there, OUTSIDE the image, or HIDDEN where it is not known (0).
+    FOUND there; OUTSIDE the image; MISSED, there but not found, for something may hide it;
+    UNKNOWN, of which nothing is said.
     """
 
     place_BK2: Tensor
     state_BK: Tensor
 
 
-HIDDEN, FOUND, OUTSIDE = 0, 1, 2
+UNKNOWN, FOUND, OUTSIDE, MISSED = 0, 1, 2, 3
 
 
 def sight_loss(sightings: Sightings, sights: Sights) -> Tensor:
-    """Cross entropy of sightings: of landmarks that were found, and of those outside; a scalar.
+    """Cross entropy of sightings, a scalar.
 
-    The true place is shared out over the four about it, as bilinear interpolation has it. Each
-    of the two is a mean of its own over landmarks and images: most are outside.
+    A landmark that was found is at its place, which is shared out over the four places about it,
+    as bilinear interpolation has it; one outside is nowhere; a missed one is one or the other,
+    anywhere else is wrong. Each of the three is a mean of its own over landmarks and images: most
+    are outside.
     """
     joined = torch.cat((sightings.place_BKE, sightings.nowhere_BK[..., None]), 2)
     log_BKE = joined.log_softmax(2)
+    nowhere_BK = log_BKE[..., -1]
     side = math.isqrt(sightings.place_BKE.shape[2])
-    place_BK2 = sights.place_BK2.clamp(0, side - 1)
+    index_BK4, share_BK4 = _four_about(sights.place_BK2, side)
+    there_BK4 = log_BKE.gather(2, index_BK4)
+    either_BK = torch.cat((there_BK4, nowhere_BK[..., None]), 2).logsumexp(2)
+    return (
+        _mean_where(-(share_BK4 * there_BK4).sum(2), sights.state_BK == FOUND)
+        + _mean_where(-nowhere_BK, sights.state_BK == OUTSIDE)
+        + _mean_where(-either_BK, sights.state_BK == MISSED)
+    )
+
+
+def _four_about(place_BK2: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The four places about a point of the grid: their indices and their shares, (B, K, 4)."""
+    place_BK2 = place_BK2.clamp(0, side - 1)
     corner_BK2 = place_BK2.floor().clamp(max=side - 2)
-    right_BK2 = place_BK2 - corner_BK2
-    found_BK = torch.zeros_like(right_BK2[..., 0])
-    for x, y in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        share_BK = (right_BK2[..., 0] - (1 - x)).abs() * (right_BK2[..., 1] - (1 - y)).abs()
-        index_BK = ((corner_BK2[..., 1] + y) * side + corner_BK2[..., 0] + x).long()
-        found_BK = found_BK - share_BK * log_BKE.gather(2, index_BK[..., None])[..., 0]
-    loss = _mean_where(found_BK, sights.state_BK == FOUND)
-    return loss + _mean_where(-log_BKE[..., -1], sights.state_BK == OUTSIDE)
+    right, down = (place_BK2 - corner_BK2).unbind(2)
+    shares = ((1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down)
+    first_BK = (corner_BK2[..., 1] * side + corner_BK2[..., 0]).long()
+    steps = torch.tensor([0, 1, side, side + 1], device=place_BK2.device)
+    return first_BK[..., None] + steps, torch.stack(shares, 2)
 
 
 def _mean_where(value_BK: Tensor, counts_BK: Tensor) -> Tensor:

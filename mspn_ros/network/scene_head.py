@@ -21,6 +21,11 @@ class StackedRows(nn.Module):
     def _stacked(self) -> dict[str, Tensor]:
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
+    @property
+    def rows(self) -> int:
+        """How many scenes there are."""
+        return len(next(self.parameters()))
+
     def row(self, scene: int) -> dict[str, Tensor]:
         """One scene's tensors by name, as they are stored, on the CPU; mostly float32."""
         return {

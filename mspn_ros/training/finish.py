@@ -61,6 +61,9 @@ def write_model(trainer: Trainer) -> Path:
         "scenes": [scene.name for scene in trainer.scenes],
     }
     network = trainer.network.cpu().eval()
+    for head in range(network.heads.rows):
+        # Some kinds store fewer bits than they learn with: judge what will be stored.
+        network.heads.set_row(head, network.heads.row(head))
     identity = save_backbone(part, network.backbone, provenance)
     trainer.network.to(trainer.device)
     held_out = {entry.scene: entry for entry in trainer.validate()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mspn_ros.geometry import quaternion_to_matrix
 from mspn_ros.network.cells import PLACE_STRIDE
-from mspn_ros.network.losses import FOUND, HIDDEN, OUTSIDE, Sights
+from mspn_ros.network.losses import FOUND, MISSED, OUTSIDE, UNKNOWN, Sights
 from mspn_ros.training.augment import Draw
 from mspn_ros.training.cache import Progress
 from mspn_ros.training.landmarks import cached_landmarks
@@ -48,8 +48,9 @@ class SceneLandmarks:
         inside_BK = ahead_BK & _within(pixel_BK2, size, 0.0)
         around_BK = ahead_BK & _within(pixel_BK2, size, margin)
         present_BK = torch.arange(self.found_SK.shape[1]) < self.count_N[scene_B, None]
-        state_BK = torch.full(inside_BK.shape, HIDDEN, dtype=torch.uint8)
+        state_BK = torch.full(inside_BK.shape, UNKNOWN, dtype=torch.uint8)
         state_BK[present_BK & ~around_BK] = OUTSIDE
+        state_BK[present_BK & inside_BK] = MISSED
         state_BK[self.found_SK[index_B] & inside_BK] = FOUND
         place_BK2 = (pixel_BK2 + 0.5) / PLACE_STRIDE - 0.5
         return Sights(place_BK2.float(), state_BK)
