@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _output(demo, "runs/demo")
     _add_train(add("train", "Learn a backbone and a scene bank.", learn.train))
     _add_evaluate(add("evaluate", "Judge a model on a dataset's split.", learn.evaluate))
+    _add_explain(add("explain", "Draw what answers to images are made of.", learn.explain))
     _add_replay(add("replay", "Run a bag through a model, offline or live over DDS.", run.replay))
     paper = "Run the paper's experiments and print its tables."
     _add_reproduce(add("reproduce", paper, reproduce.reproduce))
@@ -131,6 +132,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     _json(parser)
     _output(parser, "runs/evaluate")
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
+    _model(parser)
+    parser.add_argument("--scene", help="that the images are of (default: let the network decide)")
+    _output(parser, "runs/explain")
 
 
 def _add_replay(parser: argparse.ArgumentParser) -> None:

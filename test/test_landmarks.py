@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from box_room import distance_to_walls, write_box_room
-from models import DENSE, make_row
+from models import DENSE, make_row, make_tiny_model
 from scipy.spatial.transform import Rotation
 from training_tools import train
 
+from mspn_ros.cli import main
 from mspn_ros.datasets import read_scene
 from mspn_ros.geometry import quaternion_to_matrix
 from mspn_ros.images import read_image
@@ -290,6 +291,47 @@ def test_scenes_of_different_numbers_of_landmarks_are_served_together(tmp_path):
     assert all(localizer.localize([image], scene)[0].known for scene in ("hall", "lab"))
 
 
+def test_evidence_is_what_the_answer_was_made_of(tmp_path):
+    localizer = Localizer.load(landmark_model(tmp_path / "m"), "cpu")
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    camera = Intrinsics(150.0, 160.0, 79.5, 59.5, 160, 120)
+    (answer,) = localizer.localize([image], "lab", cameras=[camera])
+    evidence = localizer.evidence(image, "lab", camera)
+    assert evidence.scene == "lab"
+    np.testing.assert_allclose(evidence.position, answer.position)
+    assert len(evidence.point_M3) == len(evidence.weight_M) == len(evidence.seen_M2) > 0
+    assert evidence.centre_C3.shape == (16, 3)
+    # Landmarks are where the bank has them, here in units of two about (2, 4, 6).
+    stored = localizer.rows[1].head_tensors["point"].astype(float) * 2 + [2, 4, 6]
+    apart = np.linalg.norm(evidence.point_M3[:, None] - stored, axis=2).min(1)
+    np.testing.assert_allclose(apart, 0, atol=1e-5)
+    assert (evidence.seen_M2 > -0.5).all()
+    assert (evidence.seen_M2 < [159.5, 119.5]).all()
+    # By hand, through the stated pose and camera, of those that lie ahead.
+    seen = (evidence.point_M3 - evidence.position) @ evidence.rotation
+    ahead = seen[:, 2] > np.abs(seen[:, :2]).max(1) / 3
+    assert ahead.any()
+    by_hand = seen[ahead, :2] / seen[ahead, 2:] * [150, 160] + [79.5, 59.5]
+    np.testing.assert_allclose(evidence.expected_M2[ahead], by_hand)
+
+
+def test_answers_are_explained_in_pictures_where_there_is_anything_to_show(tmp_path, capsys):
+    from PIL import Image
+
+    model, picture = landmark_model(tmp_path / "m"), tmp_path / "view.png"
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    Image.fromarray(noise).save(picture)
+    arguments = [str(picture), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["explain", *arguments, "--model", str(model)]) == 0
+    with Image.open(tmp_path / "out" / "000_view.png") as drawn:
+        assert drawn.width > 800
+    linear = make_tiny_model(tmp_path / "linear")
+    assert main(["explain", *arguments, "--model", str(linear)]) == 1
+    assert "heads of kind linear have no votes" in capsys.readouterr().err
+    assert main(["explain", *arguments, "--model", str(model), "--scene", "x"]) == 1
+    assert "scene 'x' is not in the bank; it has hall, lab" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["key", "point", "nowhere", "votes.cells.weight"])
 def test_a_row_whose_tensors_do_not_fit_each_other_is_refused(tmp_path, name):
     model = landmark_model(tmp_path / "m")
@@ -430,6 +472,8 @@ def test_a_landmark_head_is_trained_stored_and_answers_alike(room, tmp_path):
     # Each image has its own, as large as held-out errors are; all are symmetric and positive.
     assert len({tuple(c) for c in covariances}) == 5
     assert np.linalg.eigvalsh(answer.covariance).min() > 0
-    own = trainer.coding.decode_covariance(prediction.covariance_B66[4:], torch.tensor([0]))[0]
+    own = trainer.coding.decode_covariance(
+        prediction.reading.covariance_B66[4:], torch.tensor([0])
+    )[0]
     scale = np.sqrt(np.repeat(row.held_out.own_factors, 3))
     np.testing.assert_allclose(answer.covariance, own * np.outer(scale, scale), rtol=0.01)

@@ -1,4 +1,4 @@
-"""``mspn train``, ``mspn evaluate`` and ``mspn params``."""
+"""``mspn train``, ``mspn evaluate``, ``mspn explain`` and ``mspn params``."""
 
 from __future__ import annotations
 
@@ -189,6 +189,24 @@ def _baselines(
         name: make_table(answers, localizer.rows, name, oracle=True)
         for name, answers in found.items()
     }
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """A picture for each image: what was seen where, and where that puts the camera."""
+    from mspn_ros.evaluation.evidence_plot import plot_evidence
+    from mspn_ros.images import read_image
+    from mspn_ros.inference.localizer import Localizer
+
+    output = make_folder(arguments.output)
+    localizer = Localizer.load(arguments.model, arguments.device)
+    rows = {row.name: row for row in localizer.rows}
+    for number, path in enumerate(arguments.images):
+        image = read_image(path)
+        evidence = localizer.evidence(image, arguments.scene)
+        picture = output / f"{number:03d}_{path.stem}.png"
+        plot_evidence(image, evidence, rows[evidence.scene], picture)
+        console.print(f"{path}: {evidence.scene}, {picture}", highlight=False, soft_wrap=True)
+    return 0
 
 
 def params(arguments: argparse.Namespace) -> int:

@@ -31,6 +31,17 @@ class Shot:
             )
 
 
+def stand_in(shot: Shot, row: SceneRow) -> Intrinsics:
+    """The camera that an image is taken to be of, in its pixels: its own, the scene's, a guess."""
+    return _fitting(shot, shot.camera or row.intrinsics)
+
+
+def _fitting(shot: Shot, camera: Intrinsics | None) -> Intrinsics:
+    if camera is None or not camera.fits(shot.width, shot.height):
+        return assumed_camera(shot.width, shot.height)
+    return camera.scaled_to(shot.width, shot.height)
+
+
 class CellRays:
     """Rays of the cells, in the camera's axes.
 
@@ -66,15 +77,8 @@ class CellRays:
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            assumed = assumed_camera(shot.width, shot.height)
-            chosen = [
-                camera if camera and camera.fits(shot.width, shot.height) else assumed
-                for camera in cameras
-            ]
-            vectors = [
-                camera_vector(self._view.camera(camera.scaled_to(shot.width, shot.height)))
-                for camera in chosen
-            ]
+            chosen = [_fitting(shot, camera) for camera in cameras]
+            vectors = [camera_vector(self._view.camera(camera)) for camera in chosen]
             camera_UK = torch.tensor(vectors, dtype=torch.float64)
             pixel_UC2 = cell_centres(self._view.size, self._cells).expand(len(chosen), -1, -1)
             self._known[key] = pixel_rays(camera_UK, pixel_UC2).float().to(self._device)

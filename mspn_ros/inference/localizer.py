@@ -12,7 +12,9 @@ from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
+from mspn_ros.inference.evidence import Evidence, gather_evidence
 from mspn_ros.inference.read_out import Answer, ReadOut
+from mspn_ros.network.backbone import Features
 from mspn_ros.records import (
     UNKNOWN_SCENE,
     UNKNOWN_SCENE_ID,
@@ -122,23 +124,54 @@ class Localizer:
         if not images:
             return []
         read_out = self._read_out  # one bank for the whole call, even if reloaded meanwhile
-        forced = None
-        if scene:
-            if scene not in read_out.index:
-                raise ConfigError(
-                    f"scene {scene!r} is not in the bank; it has {', '.join(read_out.index)}"
-                )
-            forced = read_out.index[scene]
+        forced = _index(read_out, scene)
+        features, shots = self._features(images, cameras)
+        return [
+            _estimate(read_out.rows, answer, forced, min_confidence)
+            for answer in read_out(features, shots, forced)
+        ]
+
+    def _features(
+        self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None
+    ) -> tuple[Features, list[Shot]]:
         shots = [
             Shot(image.shape[0], image.shape[1], camera)
             for image, camera in zip(images, cameras or [None] * len(images), strict=True)
         ]
         view = self.architecture.view
         prepared = torch.stack([view.prepared(image, self.device) for image in images])
-        return [
-            _estimate(read_out.rows, answer, forced, min_confidence)
-            for answer in read_out(self._engine(prepared), shots, forced)
-        ]
+        return self._engine(prepared), shots
+
+    def evidence(
+        self, image: ImageHW3, scene: str | None = None, camera: Intrinsics | None = None
+    ) -> Evidence:
+        """What the answer to one image was made of: for people who want to see why.
+
+        Raises:
+            ConfigError: as ``localize``; or no head here has cells or landmarks.
+        """
+        read_out = self._read_out
+        if read_out.heads.grid == "none":
+            raise ConfigError(
+                f"scene heads of kind {read_out.heads.kind} have no votes and no landmarks to show"
+            )
+        features, shots = self._features([image], [camera])
+        _, scene_B, reading = read_out.read(features, shots, _index(read_out, scene))
+        index = int(scene_B[0])
+        return gather_evidence(read_out.coding, reading, index, read_out.rows[index], shots[0])
+
+
+def _index(read_out: ReadOut, scene: str | None) -> int | None:
+    """Of a forced scene; None without.
+
+    Raises:
+        ConfigError: no such scene.
+    """
+    if not scene:
+        return None
+    if scene not in read_out.index:
+        raise ConfigError(f"scene {scene!r} is not in the bank; it has {', '.join(read_out.index)}")
+    return read_out.index[scene]
 
 
 def _estimate(

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mspn_ros.inference.catalogue import scene_info
 from mspn_ros.inference.cell_rays import CellRays, Shot
 from mspn_ros.network.backbone import Architecture, Features, Grid
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.heads import RowError, SceneClassifier, head_of_rows
+from mspn_ros.network.scene_head import Reading
 from mspn_ros.records import Array, ConfigError, ModelError, SceneRow
 
 
@@ -84,6 +86,18 @@ class ReadOut:
             self._rays = CellRays(rows, architecture.view, grid, device)
 
     @torch.inference_mode()
+    def read(
+        self, features: Features, shots: Sequence[Shot], forced: int | None
+    ) -> tuple[Tensor, Tensor, Reading]:
+        """As calls, but what the heads say as they say it: (B, N) float64, (B,), Reading."""
+        probability_BN = self.classifier(features.pooled_BF).double().softmax(1)
+        scene_B = probability_BN.argmax(1)
+        if forced is not None:
+            scene_B = torch.full_like(scene_B, forced)
+        ray_BC3 = None if self._rays is None else self._rays(shots, scene_B)
+        return probability_BN, scene_B, self.heads.read(features, scene_B, ray_BC3, None)
+
+    @torch.inference_mode()
     def __call__(
         self, features: Features, shots: Sequence[Shot], forced: int | None
     ) -> list[Answer]:
@@ -91,12 +105,7 @@ class ReadOut:
 
         ``shots`` are the images as they came; ``forced`` is the scene that is known.
         """
-        probability_BN = self.classifier(features.pooled_BF).double().softmax(1)
-        scene_B = probability_BN.argmax(1)
-        if forced is not None:
-            scene_B = torch.full_like(scene_B, forced)
-        ray_BC3 = None if self._rays is None else self._rays(shots, scene_B)
-        reading = self.heads.read(features, scene_B, ray_BC3, None)
+        probability_BN, scene_B, reading = self.read(features, shots, forced)
         position, quaternion = self.coding.decode(reading.pose_BP, scene_B)
         parts = [probability_BN, scene_B[:, None].double(), position, quaternion]
         if reading.covariance_B66 is not None:

@@ -107,6 +107,12 @@ class PoseCoding:
         axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])
         return (axes_B33.mT @ position_B3[..., None]).squeeze(2)
 
+    def decode_points(self, point_K3: Tensor, scene: int) -> Tensor:
+        """The inverse of ``encode_points``: (K, 3) -> (K, 3) float64."""
+        axes_33 = quaternion_to_matrix(self.reference_rotation[scene])
+        turned_K3 = point_K3.double() @ axes_33.mT
+        return self.position_offset[scene] + self.position_scale[scene] * turned_K3
+
     def decode_covariance(self, covariance_B66: Tensor, scene_B: Tensor) -> Tensor:
         """Of P = 12's position and rotation vector -> of the scene's, (B, 6, 6) float64."""
         axes_B33 = quaternion_to_matrix(self.reference_rotation[scene_B])

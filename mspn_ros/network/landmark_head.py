@@ -21,7 +21,7 @@ from mspn_ros.network.backbone import Features, Grid
 from mspn_ros.network.coding import MATRIX_PARAMETERS
 from mspn_ros.network.dense_head import DenseHead
 from mspn_ros.network.pose_solver import refine_pose
-from mspn_ros.network.scene_head import Reading, SceneHead, Sightings
+from mspn_ros.network.scene_head import Reading, SceneHead, Seen, Sightings
 
 # A key and a descriptor that agree make a logit of 10 at the start.
 _SHARPNESS = math.log(10.0)
@@ -30,7 +30,7 @@ _WINDOW = 2
 # The surest sightings of an image that its pose is made of.
 _MOST_SIGHTINGS = 256
 # A probability below which a sighting has no part in it.
-_LEAST_WEIGHT = 0.1
+_LEAST_PROBABILITY = 0.1
 # How far votes are off in position (spreads) and rotation (rad) where nobody has measured it.
 _VOTE_ERROR = (0.3, 0.1)
 # Stored keys have whole numbers up to this.
@@ -113,8 +113,16 @@ class LandmarkHead(SceneHead):
         sightings = self._sightings(features.place_BED, scene_B)
         if self.training:
             return start._replace(sightings=sightings)
-        pose_BP, covariance_B66 = self._refined(start.pose_BP, sightings, scene_B, ray_BC3)
-        return Reading(pose_BP, start.votes, sightings, start.pose_BP, covariance_B66)
+        seen = self._surest(sightings, scene_B, ray_BC3)
+        assert isinstance(self.vote_error, Tensor)
+        rotation_B33, position_B3, covariance_B66 = refine_pose(
+            start.pose_BP[:, 3:].view(-1, 3, 3),
+            start.pose_BP[:, :3],
+            *seen,
+            self.vote_error[scene_B],
+        )
+        pose_BP = torch.cat((position_B3, rotation_B33.flatten(1)), 1)
+        return Reading(pose_BP, start.votes, sightings, start.pose_BP, covariance_B66, seen)
 
     def _sightings(self, place_BED: Tensor, scene_B: Tensor) -> Sightings:
         key_BKD = F.normalize(self.key[scene_B], dim=2)
@@ -122,23 +130,14 @@ class LandmarkHead(SceneHead):
         sharp_B11 = self.sharpness[scene_B].exp()[:, :, None]
         return Sightings(sharp_B11 * logit_BKE, self.nowhere[scene_B])
 
-    def _refined(
-        self, pose_BP: Tensor, sightings: Sightings, scene_B: Tensor, ray_BE3: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _surest(self, sightings: Sightings, scene_B: Tensor, ray_BE3: Tensor) -> Seen:
         point_NK3, present_NK = self._landmarks()
-        assert isinstance(self.vote_error, Tensor)
-        ray_BK3, weight_BK = sighted_rays(sightings, ray_BE3)
-        weight_BK = weight_BK * (weight_BK > _LEAST_WEIGHT) * present_NK[scene_B]
+        ray_BK3, probability_BK = sighted_rays(sightings, ray_BE3)
+        # Squared: what is seen with a probability of a half is right in a quarter of cases only.
+        weight_BK = probability_BK**2 * (probability_BK > _LEAST_PROBABILITY) * present_NK[scene_B]
         weight_BM, best_BM = weight_BK.topk(min(_MOST_SIGHTINGS, weight_BK.shape[1]))
-        rotation_B33, position_B3, covariance_B66 = refine_pose(
-            pose_BP[:, 3:].view(-1, 3, 3),
-            pose_BP[:, :3],
-            point_NK3[scene_B[:, None], best_BM],
-            ray_BK3.gather(1, best_BM[..., None].expand(-1, -1, 3)),
-            weight_BM,
-            self.vote_error[scene_B],
-        )
-        return torch.cat((position_B3, rotation_B33.flatten(1)), 1), covariance_B66
+        ray_BM3 = ray_BK3.gather(1, best_BM[..., None].expand(-1, -1, 3))
+        return Seen(point_NK3[scene_B[:, None], best_BM], ray_BM3, weight_BM)
 
 
 def sighted_rays(sightings: Sightings, ray_BE3: Tensor) -> tuple[Tensor, Tensor]:

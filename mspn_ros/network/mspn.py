@@ -9,23 +9,20 @@ from torch import Tensor, nn
 
 from mspn_ros.network.backbone import Architecture, Backbone, Features
 from mspn_ros.network.heads import SceneClassifier, make_head
-from mspn_ros.network.scene_head import Sightings, Votes
+from mspn_ros.network.scene_head import Reading
 
 
 class Prediction(NamedTuple):
-    """logits_BN over scenes, the scene_B whose head was used, pose_BP as the head gives it.
-
-    ``votes`` are the cells', ``sightings`` the landmarks', ``start_BP`` the pose that it was
-    refined from and ``covariance_B66`` its own, of heads that have them; see ``Reading``.
-    """
+    """logits_BN over scenes, the scene_B whose head was used, and what the head said."""
 
     logits_BN: Tensor
     scene_B: Tensor
-    pose_BP: Tensor
-    votes: Votes | None = None
-    sightings: Sightings | None = None
-    start_BP: Tensor | None = None
-    covariance_B66: Tensor | None = None
+    reading: Reading
+
+    @property
+    def pose_BP(self) -> Tensor:  # noqa: N802
+        """The pose, in the coding's parameters."""
+        return self.reading.pose_BP
 
 
 class MSPN(nn.Module):
@@ -92,4 +89,4 @@ class MSPN(nn.Module):
             if scene_B is None:
                 scene_B = logits_BN.argmax(1)
             reading = self.heads.read(features, self.head_of(scene_B), ray_BC3, seen_BC)
-            return Prediction(logits_BN, scene_B, *reading)
+            return Prediction(logits_BN, scene_B, reading)

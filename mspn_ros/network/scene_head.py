@@ -94,11 +94,23 @@ class Sightings(NamedTuple):
     nowhere_BK: Tensor
 
 
+class Seen(NamedTuple):
+    """The M surest sightings: points (coded), unit rays in the camera's axes, and weights.
+
+    Weights are 0 of those that had no part in the pose.
+    """
+
+    point_BM3: Tensor
+    ray_BM3: Tensor
+    weight_BM: Tensor
+
+
 class Reading(NamedTuple):
     """``pose_BP`` in the coding's parameters, and what it was made of, where there is any.
 
     ``start_BP``: the pose that it was refined from. ``covariance_B66``: of position, then of
-    rotation vectors, in the axes and the unit of the coding.
+    rotation vectors, in the axes and the unit of the coding. ``seen``: what of the sightings the
+    pose was made of.
     """
 
     pose_BP: Tensor
@@ -106,6 +118,7 @@ class Reading(NamedTuple):
     sightings: Sightings | None = None
     start_BP: Tensor | None = None
     covariance_B66: Tensor | None = None
+    seen: Seen | None = None
 
 
 class SceneHead(StackedRows):

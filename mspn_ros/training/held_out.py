@@ -60,7 +60,7 @@ def _crops(backbone: Backbone, samples: Samples, index_B: Tensor, device: torch.
 
 
 class _Answers(NamedTuple):
-    """What a network says of samples, on the CPU; the last two as ``Prediction`` has them."""
+    """What a network says of samples, on the CPU; the last two as ``Reading`` has them."""
 
     logits_SN: Tensor
     pose_SP: Tensor
@@ -80,12 +80,13 @@ def _answers(network: MSPN, samples: Samples, device: torch.device) -> _Answers:
         scene_B = samples.scene_S[index_B].to(device)
         found = network(_crops(network.backbone, samples, index_B, device), scene_B, rays)
         # Votes and sightings of a whole split would fill the memory.
-        said.append(found._replace(votes=None, sightings=None))
+        kept = found.reading._replace(votes=None, sightings=None, seen=None)
+        said.append(found._replace(reading=kept))
     return _Answers(
         torch.cat([part.logits_BN for part in said]).cpu(),
         torch.cat([part.pose_BP for part in said]).cpu(),
-        _joined([part.start_BP for part in said]),
-        _joined([part.covariance_B66 for part in said]),
+        _joined([part.reading.start_BP for part in said]),
+        _joined([part.reading.covariance_B66 for part in said]),
     )
 
 

@@ -86,17 +86,17 @@ class Learner(nn.Module):
         with torch.autocast(image_B3HW.device.type, torch.bfloat16, enabled=bfloat16):
             features = network.backbone(image_B3HW)
         prediction = network.read_out(features, scene_B, ray_BC3, seen_BC)
-        row_B = network.head_of(scene_B)
-        loss: Tensor = self.pose_loss(prediction.pose_BP, target_BP, row_B)
+        reading, row_B = prediction.reading, network.head_of(scene_B)
+        loss: Tensor = self.pose_loss(reading.pose_BP, target_BP, row_B)
         if self.vote_loss is not None:
-            assert prediction.votes is not None
-            loss = loss + self.vote_loss(prediction.votes, target_BP, row_B)
+            assert reading.votes is not None
+            loss = loss + self.vote_loss(reading.votes, target_BP, row_B)
         if sights is not None:
-            assert prediction.sightings is not None
-            loss = loss + sight_loss(prediction.sightings, sights)
+            assert reading.sightings is not None
+            loss = loss + sight_loss(reading.sightings, sights)
         if config.loss.scene_weight:
             loss = loss + config.loss.scene_weight * scene_loss(prediction.logits_BN, scene_B)
-        return loss, prediction.pose_BP.detach()
+        return loss, reading.pose_BP.detach()
 
 
 def _load_weights(network: MSPN, weights: str) -> str:
