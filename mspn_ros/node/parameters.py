@@ -70,8 +70,8 @@ PARAMETERS = (
     NodeParameter(
         "camera_info_topic",
         "auto",
-        "Topic of the camera's sensor_msgs/CameraInfo, which dense models read; auto takes "
-        "camera_info beside the images, none relies on the camera of the training frames.",
+        "Topic of the camera's sensor_msgs/CameraInfo, which models with landmarks or cells read; "
+        "auto takes camera_info beside the images, none the camera of the training frames.",
         pattern=r"auto|none|(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*",
     ),
     NodeParameter(
