@@ -81,7 +81,23 @@ DENSE = Architecture(
 def make_dense_model(path: Path) -> Path:
     """A dense model of scenes hall and lab with random weights; lab's camera is not known."""
     torch.manual_seed(0)
-    network = MSPN(DENSE, 2, "dense").eval()
+    return _write(path, MSPN(DENSE, 2, "dense").eval())
+
+
+# Head "landmarks" besides; a place is 8 pixels wide.
+LANDMARKS = replace(DENSE, descriptor_features=16)
+
+
+def make_landmark_model(path: Path) -> Path:
+    """As ``make_dense_model``, with 5 landmarks in the hall and 9 in the lab at random places."""
+    torch.manual_seed(0)
+    network = MSPN(LANDMARKS, 2, "landmarks", landmarks=9).eval()
+    network.heads.place_landmarks(0, torch.randn(5, 3))
+    network.heads.place_landmarks(1, torch.randn(9, 3))
+    return _write(path, network)
+
+
+def _write(path: Path, network: MSPN) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     identity = save_backbone(path, network.backbone, {})
     camera = Intrinsics(150.0, 150.0, 79.5, 59.5, 160, 120)

@@ -9,7 +9,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ro
 
 import ros_tools
 from dataset_files import write_walk
-from models import make_dense_model
+from models import make_dense_model, make_landmark_model
 from rclpy.qos import QoSProfile
 from ros_tools import RosClient, raw_image
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
@@ -125,8 +125,9 @@ def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
         client.close()
 
 
-def test_replay_reads_the_camera_from_the_bag_offline_and_live(tmp_path):
-    model = make_dense_model(tmp_path / "model")
+@pytest.mark.parametrize("make_model", [make_dense_model, make_landmark_model])
+def test_replay_reads_the_camera_from_the_bag_offline_and_live(tmp_path, make_model):
+    model = make_model(tmp_path / "model")
     localizer = Localizer.load(model, "cpu")
     scene = read_scene(write_walk(tmp_path / "walk", train=2, test=6, size=(160, 120)), "hall")
     camera = Intrinsics(90.0, 90.0, 79.5, 59.5, 160, 120)

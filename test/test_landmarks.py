@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from box_room import distance_to_walls, write_box_room
-from models import DENSE, make_row, make_tiny_model
+from models import DENSE, LANDMARKS, make_landmark_model, make_row, make_tiny_model
 from scipy.spatial.transform import Rotation
 from training_tools import train
 
@@ -29,7 +29,6 @@ from mspn_ros.network.mspn import MSPN
 from mspn_ros.network.pose_solver import refine_pose
 from mspn_ros.network.scene_head import Sightings
 from mspn_ros.records import ConfigError, Intrinsics, ModelError
-from mspn_ros.store.backbone_file import save_backbone
 from mspn_ros.store.row_format import row_bytes
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.augment import draw
@@ -39,9 +38,6 @@ from mspn_ros.training.landmarks import cached_landmarks, choose_landmarks
 from mspn_ros.training.samples import FrameStore
 from mspn_ros.training.sights import find_landmarks
 from mspn_ros.view import camera_vector, cell_centres, pixel_rays, project
-
-LANDMARKS = replace(DENSE, descriptor_features=16)
-
 
 # --- the pose of sightings -----------------------------------------------------------------
 
@@ -270,29 +266,15 @@ def test_a_full_row_stays_below_64_kb_and_comes_back_as_it_was():
         np.testing.assert_array_equal(tensor, row.head_tensors[name])
 
 
-def landmark_model(path):
-    """A model of two scenes with random weights and 5 and 9 landmarks."""
-    torch.manual_seed(0)
-    network = MSPN(LANDMARKS, 2, "landmarks", landmarks=9).eval()
-    network.heads.place_landmarks(0, torch.randn(5, 3))
-    network.heads.place_landmarks(1, torch.randn(9, 3))
-    path.mkdir()
-    identity = save_backbone(path, network.backbone, {})
-    with SceneBank(path, read_only=False) as bank:
-        for i, name in enumerate(("hall", "lab")):
-            bank.add(make_row(network, i, name, identity))
-    return path
-
-
 def test_scenes_of_different_numbers_of_landmarks_are_served_together(tmp_path):
-    localizer = Localizer.load(landmark_model(tmp_path / "m"), "cpu")
+    localizer = Localizer.load(make_landmark_model(tmp_path / "m"), "cpu")
     assert [len(row.head_tensors["point"]) for row in localizer.rows] == [5, 9]
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
     assert all(localizer.localize([image], scene)[0].known for scene in ("hall", "lab"))
 
 
 def test_evidence_is_what_the_answer_was_made_of(tmp_path):
-    localizer = Localizer.load(landmark_model(tmp_path / "m"), "cpu")
+    localizer = Localizer.load(make_landmark_model(tmp_path / "m"), "cpu")
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
     camera = Intrinsics(150.0, 160.0, 79.5, 59.5, 160, 120)
     (answer,) = localizer.localize([image], "lab", cameras=[camera])
@@ -318,7 +300,7 @@ def test_evidence_is_what_the_answer_was_made_of(tmp_path):
 def test_answers_are_explained_in_pictures_where_there_is_anything_to_show(tmp_path, capsys):
     from PIL import Image
 
-    model, picture = landmark_model(tmp_path / "m"), tmp_path / "view.png"
+    model, picture = make_landmark_model(tmp_path / "m"), tmp_path / "view.png"
     noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
     Image.fromarray(noise).save(picture)
     arguments = [str(picture), "--output", str(tmp_path / "out"), "--device", "cpu"]
@@ -334,7 +316,7 @@ def test_answers_are_explained_in_pictures_where_there_is_anything_to_show(tmp_p
 
 @pytest.mark.parametrize("name", ["key", "point", "nowhere", "votes.cells.weight"])
 def test_a_row_whose_tensors_do_not_fit_each_other_is_refused(tmp_path, name):
-    model = landmark_model(tmp_path / "m")
+    model = make_landmark_model(tmp_path / "m")
     with SceneBank(model, read_only=False) as bank:
         row = bank.rows()[1]
         cut = {**row.head_tensors, name: row.head_tensors[name][:4]}

@@ -65,7 +65,9 @@ class LandmarkHead(SceneHead):
     def row(self, scene: int) -> dict[str, Tensor]:
         """One scene's tensors in half precision and only its own landmarks; keys in 8 bits."""
         tensors = super().row(scene)
-        present = tensors.pop("present") > 0
+        # Farther ones than half precision reaches tell nothing that nearer ones do not.
+        near = (tensors["point"].abs() < torch.finfo(torch.half).max).all(1)
+        present = (tensors.pop("present") > 0) & near
         for name in _PER_LANDMARK:
             tensors[name] = tensors[name][present]
         key = (F.normalize(tensors.pop("key"), dim=1) * _KEY_LEVELS).round().to(torch.int8)
@@ -145,19 +147,22 @@ def sighted_rays(sightings: Sightings, ray_BE3: Tensor) -> tuple[Tensor, Tensor]
 
     The mean ray of the places about the likeliest one, by their probabilities: finer than a place.
     """
-    joined = torch.cat((sightings.place_BKE, sightings.nowhere_BK[..., None]), 2)
-    share_BKE = joined.softmax(2)[..., :-1]
-    side = math.isqrt(share_BKE.shape[2])
-    near_EE = _neighbours(side, share_BKE.device)
-    share_BKE = share_BKE * near_EE[share_BKE.argmax(2)]
-    return F.normalize(share_BKE @ ray_BE3, dim=2), share_BKE.sum(2)
+    place_BKE = sightings.place_BKE
+    index_BKW, inside_BKW = _window(place_BKE.argmax(2), math.isqrt(place_BKE.shape[2]))
+    total_BK = torch.logaddexp(place_BKE.logsumexp(2), sightings.nowhere_BK)
+    share_BKW = (place_BKE.gather(2, index_BKW) - total_BK[..., None]).exp() * inside_BKW
+    batch_B11 = torch.arange(len(ray_BE3), device=ray_BE3.device)[:, None, None]
+    mean_BK3 = (share_BKW[..., None] * ray_BE3[batch_B11, index_BKW]).sum(2)
+    return F.normalize(mean_BK3, dim=2), share_BKW.sum(2)
 
 
-def _neighbours(side: int, device: torch.device) -> Tensor:
-    """(E, E) 1 where two places are at most _WINDOW apart, row by row."""
-    step = torch.arange(side, device=device)
-    near = ((step[:, None] - step).abs() <= _WINDOW).float()
-    return torch.kron(near, near)
+def _window(place_BK: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The places at most _WINDOW from each (B, K, W), and whether they are in the image at all."""
+    step = torch.arange(-_WINDOW, _WINDOW + 1, device=place_BK.device)
+    x = place_BK[..., None] % side + step.repeat(len(step))
+    y = place_BK[..., None] // side + step.repeat_interleave(len(step))
+    inside = (x >= 0) & (x < side) & (y >= 0) & (y < side)
+    return (y * side + x).clamp(0, side * side - 1), inside
 
 
 def _pooled(square_BEX: Tensor, cells: int) -> Tensor:

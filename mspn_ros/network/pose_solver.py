@@ -5,13 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mspn_ros.geometry import (
-    log_to_quaternion,
-    matrix_to_quaternion,
-    quaternion_to_log,
-    quaternion_to_matrix,
-)
-
 # Fixed, so that every image takes as long: the robust scale shrinks from the first to the last
 # value, in rad. Wide at first to mend a wrong start, narrow at last to leave wrong sightings out.
 _ROUNDS = 12
@@ -62,7 +55,7 @@ def refine_pose(
         robust_BM = weight_BM / (1 + error_BM3.square().sum(2) / scale**2) ** 2
         weighted_BM36 = robust_BM[..., None, None] * slope_BM36
         hessian_B66 = torch.einsum("bmij,bmik->bjk", weighted_BM36, slope_BM36) + prior_B66
-        turned_B3 = _log(start_B33.mT @ rotation_B33)
+        turned_B3 = _sine(start_B33.mT @ rotation_B33)
         off_B6 = torch.cat((turned_B3, position_B3 - start_B3), 1)
         gradient_B6 = torch.einsum("bmij,bmi->bj", weighted_BM36, error_BM3)
         gradient_B6 = gradient_B6 + (prior_B66 @ off_B6[..., None])[..., 0]
@@ -108,13 +101,20 @@ def _cross_matrix(vector: Tensor) -> Tensor:
     """(..., 3) v -> (..., 3, 3) that takes x to v cross x."""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
-    rows = ((zero, -z, y), (z, zero, -x), (-y, x, zero))
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+    return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).view(*vector.shape, 3)
 
 
-def _log(rotation_B33: Tensor) -> Tensor:
-    return 2 * quaternion_to_log(matrix_to_quaternion(rotation_B33))
+def _sine(rotation_B33: Tensor) -> Tensor:
+    """Axis times the sine of the angle: the slope of the chordal distance from no rotation."""
+    odd_B33 = (rotation_B33 - rotation_B33.mT) / 2
+    return torch.stack((odd_B33[:, 2, 1], odd_B33[:, 0, 2], odd_B33[:, 1, 0]), 1)
 
 
 def _exp(turn_B3: Tensor) -> Tensor:
-    return quaternion_to_matrix(log_to_quaternion(turn_B3 / 2))
+    """Rotation vectors (B, 3) -> (B, 3, 3); Rodrigues' formula."""
+    angle_B11 = turn_B3.norm(dim=1).clamp(min=1e-12)[:, None, None]
+    cross_B33 = _cross_matrix(turn_B3) / angle_B11
+    identity = torch.eye(3, dtype=turn_B3.dtype, device=turn_B3.device)
+    sine, versine = torch.sin(angle_B11), 2 * torch.sin(angle_B11 / 2) ** 2
+    turn_B33: Tensor = identity + sine * cross_B33 + versine * cross_B33 @ cross_B33
+    return turn_B33
