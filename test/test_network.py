@@ -11,11 +11,12 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from mspn_ros.network.account import parameter_account
-from mspn_ros.network.backbone import Architecture, Backbone, backbone_identity, load_pretrained
+from mspn_ros.network.backbone import Architecture, Backbone, backbone_identity
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.heads import LinearHead
 from mspn_ros.network.losses import FixedPoseLoss, LearnedPoseLoss, TupleLoss, pose_l1, scene_loss
 from mspn_ros.network.mspn import MSPN
+from mspn_ros.network.pretrained import load_pretrained
 from mspn_ros.records import ConfigError, ModelError
 from mspn_ros.training.row_adam import RowAdam
 

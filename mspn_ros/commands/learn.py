@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mspn_ros.datasets.base import SceneData
     from mspn_ros.evaluation.answers import Table
     from mspn_ros.inference.localizer import Localizer
-    from mspn_ros.training.loop import Step, Trainer
+    from mspn_ros.training.loop import Trainer
+    from mspn_ros.training.watch import Step
 
 PRESETS = ("default", "paper")
 
@@ -27,8 +28,9 @@ def train(arguments: argparse.Namespace) -> int:
     from mspn_ros.training.config import load_config
     from mspn_ros.training.distributed import joined_world
     from mspn_ros.training.finish import write_model
-    from mspn_ros.training.loop import Trainer, Watch
+    from mspn_ros.training.loop import Trainer
     from mspn_ros.training.methods import check_scene_count, method_file
+    from mspn_ros.training.watch import Watch
 
     path = preset_file(arguments.config)
     overrides = list(arguments.set)
@@ -70,7 +72,7 @@ def preset_file(name: str) -> Path:
 
 def run_with_progress(trainer: Trainer) -> None:
     """``trainer.run()`` with a progress bar, and a line per epoch on stderr."""
-    from mspn_ros.training.loop import Watch
+    from mspn_ros.training.watch import Watch
 
     with progress_bar("training", trainer.world.leads) as update:
 

@@ -15,8 +15,9 @@ from mspn_ros import metrics
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.answers import Answer
 from mspn_ros.geometry import mean_quaternion
-from mspn_ros.network.backbone import Architecture, Backbone, load_pretrained
+from mspn_ros.network.backbone import Architecture, Backbone
 from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.pretrained import load_pretrained
 from mspn_ros.records import Array, DatasetError, PoseEstimate
 from mspn_ros.training.config import ValidationConfig
 from mspn_ros.training.held_out import sample_features

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mspn_ros.network.backbone import load_pretrained
 from mspn_ros.network.losses import (
     FixedPoseLoss,
     LearnedPoseLoss,
@@ -21,6 +20,7 @@ from mspn_ros.network.losses import (
     sight_loss,
 )
 from mspn_ros.network.mspn import MSPN
+from mspn_ros.network.pretrained import load_pretrained
 from mspn_ros.records import ConfigError
 from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone
 from mspn_ros.training.config import LossConfig, TrainConfig

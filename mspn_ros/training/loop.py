@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,34 +42,7 @@ from mspn_ros.training.held_out import HeldOut, judge, measure_votes
 from mspn_ros.training.learner import Learner, make_optimizers
 from mspn_ros.training.samples import FrameStore, Samples, cut_validation
 from mspn_ros.training.sights import SceneLandmarks, find_landmarks
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a progress display is told after each step.
-
-    ``percent_of_extent`` and ``rotation_deg`` are the batch's median training errors.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    percent_of_extent: float
-    rotation_deg: float
-    images_per_second: float
-    data_wait: float
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Callbacks of a training run; all may be left out."""
-
-    loading: Callable[[int, int], None] | None = None
-    landmarks: Callable[[int, int], None] | None = None
-    step: Callable[[Step], None] | None = None
-    epoch: Callable[[dict[str, Any]], None] | None = None
+from mspn_ros.training.watch import Fetched, Step, Watch
 
 
 class Trainer:
@@ -240,11 +211,11 @@ class Trainer:
         progress, config = self.progress, self.config
         self.learner.train()
         errors = TrainingErrors(self._extents, self.train_samples, self.coding)
-        behind: tuple[Batch, _Fetched] | None = None
+        behind: tuple[Batch, Fetched] | None = None
         waited_before = loader.waited_s - progress.waited_s
         started = time.perf_counter() - progress.seconds
 
-        def finish(batch: Batch, fetched: _Fetched) -> None:
+        def finish(batch: Batch, fetched: Fetched) -> None:
             loss, pose_BP = fetched.get()
             value = float(loss)
             if not math.isfinite(value):
@@ -268,7 +239,7 @@ class Trainer:
             result = self._step(model, batch, len(plan), progress.step + (behind is not None))
             if behind:
                 finish(*behind)
-            behind = (batch, _Fetched(*result))
+            behind = (batch, Fetched(*result))
             if time.monotonic() - self._saved_at > 60 * config.checkpoint_minutes:
                 finish(*behind)
                 behind = None
@@ -380,24 +351,3 @@ class Trainer:
         found = load_checkpoint(folder, self._identity, self.learner, self.optimizers)
         self.progress = found or Progress()
         return found is not None
-
-
-class _Fetched:
-    """Tensors on their way to the CPU, waited for only when asked for.
-
-    On CUDA the copies are queued right behind the step that made them: asking for them while the
-    next step runs does not wait for that one.
-    """
-
-    def __init__(self, *tensors: Tensor) -> None:
-        self._tensors = tuple(tensor.to("cpu", non_blocking=True) for tensor in tensors)
-        self._done = None
-        if tensors[0].device.type == "cuda":
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
-
-    def get(self) -> tuple[Tensor, ...]:
-        """The tensors on the CPU."""
-        if self._done is not None:
-            self._done.synchronize()
-        return self._tensors

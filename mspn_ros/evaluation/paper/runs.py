@@ -15,7 +15,7 @@ from mspn_ros.evaluation.answers import make_table, write_json
 from mspn_ros.evaluation.evaluate import evaluate, evaluation_frames
 from mspn_ros.evaluation.run_report import write_run_report
 from mspn_ros.inference.localizer import Localizer
-from mspn_ros.network.backbone import describe_weights
+from mspn_ros.network.pretrained import describe_weights
 from mspn_ros.paths import make_folder
 from mspn_ros.records import ConfigError, MspnError
 from mspn_ros.store.backbone_file import BACKBONE_FILE
