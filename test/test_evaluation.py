@@ -12,7 +12,7 @@ from models import make_tiny_model
 from scipy.spatial.transform import Rotation
 
 from mspn_ros import metrics
-from mspn_ros.cli import main
+from mspn_ros.cli import build_parser, main
 from mspn_ros.datasets.bag_writer import write_bag
 from mspn_ros.datasets.bags import BagReader
 from mspn_ros.datasets.scene_set import load_scene_set
@@ -266,3 +266,10 @@ def test_the_command_ends_with_exit_code_1_in_its_own_process():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == "mspn: nowhere/scenes.db: no scene bank; make one with 'mspn train'\n"
+
+
+def test_settings_given_apart_count_together():
+    # The second --set once took the place of the first, without a word.
+    given = ["train", "default", "--set", "seed=3", "epochs=2", "--set", "batch_size=8"]
+    assert build_parser().parse_args(given).set == ["seed=3", "epochs=2", "batch_size=8"]
+    assert build_parser().parse_args(["train", "default"]).set == []
