@@ -468,4 +468,4 @@ def test_a_landmark_head_is_trained_stored_and_answers_alike(room, tmp_path):
         prediction.reading.covariance_B66[4:], torch.tensor([0])
     )[0]
     scale = np.sqrt(np.repeat(row.held_out.own_factors, 3))
-    np.testing.assert_allclose(answer.covariance, own * np.outer(scale, scale), rtol=0.01)
+    np.testing.assert_allclose(answer.covariance, own.numpy() * np.outer(scale, scale), rtol=0.01)
