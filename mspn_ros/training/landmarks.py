@@ -33,7 +33,7 @@ _T = TypeVar("_T", bound=np.floating[Any])
 # Of what is kept in the cache; another one whenever other landmarks would be chosen.
 _FORMAT = 1
 # Frames that landmarks are made of: evenly spread ones of longer recordings.
-MOST_FRAMES = 1500
+_MOST_FRAMES = 1500
 # Candidates in all, spread over the pairs of frames.
 _CANDIDATES = 40_000
 # Frames that a frame is matched with: its nearest, and others that look the same way.
@@ -120,7 +120,7 @@ def choose_landmarks(
         ImageError: an image cannot be read.
     """
     found_SK = np.zeros((len(frames), 0), bool)
-    used = np.unique(np.linspace(0, len(frames) - 1, MOST_FRAMES).round().astype(int))
+    used = np.unique(np.linspace(0, len(frames) - 1, _MOST_FRAMES).round().astype(int))
     views = []
     for number, i in enumerate(used):
         views.append(find_keypoints(frames[i]))
@@ -233,9 +233,22 @@ def _refined(
     pulled = np.einsum("mij,mj->mi", across, centres[support.frame_M])
     right = 1e-3 * points[kept] + of_point @ pulled
     moved = np.linalg.solve(normal, right[..., None])[..., 0]
-    descriptor = np.concatenate([view.descriptor_KD for view in views])
-    total = of_point @ descriptor[support.keypoint_M]
-    return np.asarray(moved), _unit(total), support
+    return np.asarray(moved), _mean_descriptors(size, views, support), support
+
+
+def _mean_descriptors(
+    size: int, views: Sequence[Keypoints], support: _Support
+) -> npt.NDArray[np.float32]:
+    """Of each point, over the frames that it was found in; one frame in memory at a time."""
+    total_PD = np.zeros((size, 128), np.float32)
+    ends = np.searchsorted(support.frame_M, np.arange(len(views) + 1))
+    before = 0
+    for number, view in enumerate(views):
+        mine = slice(ends[number], ends[number + 1])
+        # A point is found at one keypoint of a frame, hence no index comes twice.
+        total_PD[support.point_M[mine]] += view.descriptor_KD[support.keypoint_M[mine] - before]
+        before += len(view.ray_K3)
+    return _unit(total_PD)
 
 
 def _cover(
