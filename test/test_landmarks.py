@@ -203,6 +203,17 @@ def test_the_sight_loss_by_hand():
     assert float(sight_loss(Sightings(place, nowhere), sights)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_each_image_counts_alike_in_the_sight_loss_however_many_landmarks_it_has():
+    place = torch.zeros(3, 4, 16)
+    place[0, :, 5] = 2.0
+    nowhere = torch.zeros(3, 4)
+    where = torch.ones(3, 4, 2)
+    state = torch.tensor([[FOUND] * 4, [FOUND] + [UNKNOWN] * 3, [UNKNOWN] * 4])
+    easy, hard = np.log(16 + np.exp(2.0)) - 2.0, np.log(17)
+    value = float(sight_loss(Sightings(place, nowhere), Sights(where, state)))
+    assert value == pytest.approx((easy + hard) / 2, rel=1e-5)
+
+
 def test_a_missed_landmark_may_be_where_it_should_or_nowhere_but_not_elsewhere():
     sights = Sights(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[MISSED]]))
 

@@ -16,6 +16,9 @@ from mspn_ros.evaluation.plots import (
 from mspn_ros.inference.evidence import Evidence
 from mspn_ros.records import ImageHW3, SceneRow
 
+# Opacity of the line to a sighting that has no part in the answer.
+_FAINTEST = 0.25
+
 
 def plot_evidence(image: ImageHW3, evidence: Evidence, row: SceneRow, path: Path) -> Path:
     """Left, the image with its sightings; right, the scene seen along its least axis.
@@ -33,8 +36,9 @@ def _draw_image(figure: Any, axis: Any, image: ImageHW3, evidence: Evidence) -> 
     axis.imshow(image)
     height, width = image.shape[:2]
     seen, expected = evidence.seen_M2, evidence.expected_M2
-    for a, b in zip(seen, expected, strict=True):
-        axis.plot([a[0], b[0]], [a[1], b[1]], color="w", lw=0.6)
+    for a, b, weight in zip(seen, expected, evidence.weight_M, strict=True):
+        # Sightings left out are off by much: drawn strongly, they would hide the rest.
+        axis.plot([a[0], b[0]], [a[1], b[1]], color="w", lw=0.6, alpha=_FAINTEST + 0.75 * weight)
     if len(seen):
         dots = axis.scatter(*seen.T, c=evidence.weight_M, s=14, cmap="viridis", vmin=0, vmax=1)
         figure.colorbar(dots, ax=axis, shrink=0.7, label="weight")

@@ -132,8 +132,8 @@ def sight_loss(sightings: Sightings, sights: Sights) -> Tensor:
 
     A landmark that was found is at its place, which is shared out over the four places about it,
     as bilinear interpolation has it; one outside is nowhere; a missed one is one or the other,
-    anywhere else is wrong. Each of the three is a mean of its own over landmarks and images: most
-    are outside.
+    anywhere else is wrong. Each of the three is a mean of its own, over the landmarks of an image
+    and then over images: most landmarks are outside, and scenes differ in how many are found.
     """
     joined = torch.cat((sightings.place_BKE, sightings.nowhere_BK[..., None]), 2)
     log_BKE = joined.log_softmax(2)
@@ -161,7 +161,11 @@ def _four_about(place_BK2: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _mean_where(value_BK: Tensor, counts_BK: Tensor) -> Tensor:
-    return (value_BK * counts_BK).sum() / counts_BK.sum().clamp(min=1)
+    """Of each image, then over the images that have any: landmarks are many in some scenes."""
+    number_B = counts_BK.sum(1)
+    mean_B = (value_BK * counts_BK).sum(1) / number_B.clamp(min=1)
+    mean: Tensor = mean_B.sum() / (number_B > 0).sum().clamp(min=1)
+    return mean
 
 
 def scene_loss(logits_BN: Tensor, scene_B: Tensor) -> Tensor:
