@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mspn_ros import __version__
-from mspn_ros.commands import data, learn, reproduce, run
+from mspn_ros.commands import data, learn, reproduce, run, scenes
 from mspn_ros.records import ConfigError, MspnError
 
 
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _json(params)
     _add_inspect(add("inspect", "Show what a reader finds in datasets.", data.inspect))
     _add_dataset(commands)
-    _add_scenes(commands)
+    scenes.add_scenes_arguments(commands)
     localize = add("localize", "Start the ROS 2 node.", run.localize)
     run.add_localize_arguments(localize)
     return parser
@@ -202,15 +202,6 @@ def _add_dataset(commands: Any) -> None:
     bag.add_argument("--rate", type=float, default=10.0, help="frames per second (default 10)")
     bag.add_argument("--every", type=int, default=1, help="take every n-th frame")
     bag.add_argument("--raw", action="store_true", help="decoded images instead of JPEG")
-
-
-def _add_scenes(commands: Any) -> None:
-    scenes = commands.add_parser("scenes", help="Look into a model's scene bank.")
-    actions = scenes.add_subparsers(title="actions", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="List the scenes.")
-    listing.set_defaults(command=data.list_scenes)
-    listing.add_argument("--model", type=Path, required=True, help="model directory")
-    _json(listing)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -8,7 +8,7 @@ x, y, z, w as in ROS and SciPy. NumPy only, so that any room can import this mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,11 @@ class SceneRow:
     provenance: dict[str, str] = field(default_factory=dict)
     created: str = ""
     id: int = 0
+
+    def renamed(self, name: str) -> SceneRow:
+        """The same scene under another name; its frame follows if it was called like the scene."""
+        frame_id = name if self.frame_id == self.name else self.frame_id
+        return replace(self, name=name, frame_id=frame_id)
 
     @property
     def unit(self) -> str:

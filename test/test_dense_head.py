@@ -1,5 +1,6 @@
 """The dense head: exact votes give the exact pose, under any warp; and the path to an answer."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from mspn_ros.network.dense_head import DenseHead
 from mspn_ros.network.losses import VoteLoss
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.network.scene_head import Votes
-from mspn_ros.records import ConfigError, Intrinsics, ModelError
+from mspn_ros.records import ConfigError, Intrinsics
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.config import AugmentConfig
 from mspn_ros.training.finish import write_model
@@ -222,16 +223,23 @@ def test_a_batch_of_mixed_cameras_answers_as_one_by_one(model):
         np.testing.assert_allclose(alone.quaternion, estimate.quaternion, atol=1e-5)
 
 
-def test_rows_of_two_kinds_are_refused(model, tmp_path):
-    import shutil
-
+def test_heads_of_two_kinds_are_served_together(model, tmp_path):
     shutil.copytree(model, tmp_path / "m")
-    network = MSPN(DENSE, 1)
+    before = Localizer.load(model, "cpu")
     with SceneBank(tmp_path / "m", read_only=False) as bank:
-        foreign = make_row(network, 0, "foreign", bank.rows()[0].backbone_id)
-        bank.add(foreign)
-    with pytest.raises(ModelError, match="kinds dense, linear cannot be served together"):
-        Localizer.load(tmp_path / "m", "cpu")
+        bank.add(make_row(MSPN(DENSE, 1), 0, "linear", before.backbone_id))
+    both = Localizer.load(tmp_path / "m", "cpu")
+    images = [image_of(120, 160, seed) for seed in range(4)]
+    assert {row.head for row in both.rows} == {"dense", "linear"}
+    for scene in ("hall", "lab"):
+        for old, new in zip(
+            before.localize(images, scene), both.localize(images, scene), strict=True
+        ):
+            np.testing.assert_array_equal(old.position, new.position)
+            np.testing.assert_array_equal(old.quaternion, new.quaternion)
+    for image, estimate in zip(images, both.localize(images, min_confidence=0.0), strict=True):
+        (alone,) = both.localize([image], estimate.scene)
+        np.testing.assert_allclose(alone.position, estimate.position, atol=1e-4)
 
 
 def test_a_dense_head_is_trained_stored_and_answers_alike(tmp_path):

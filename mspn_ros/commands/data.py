@@ -1,15 +1,15 @@
-"""``mspn inspect``, ``mspn dataset`` and ``mspn scenes``."""
+"""``mspn inspect`` and ``mspn dataset``."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mspn_ros.paths import make_folder
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, print_table, progress_bar
+from mspn_ros.terminal import console, notes, progress_bar
 
 
 def inspect(arguments: argparse.Namespace) -> int:
@@ -115,21 +115,4 @@ def to_bag(arguments: argparse.Namespace) -> int:
             arguments.out, frames, rate_hz=arguments.rate, raw=arguments.raw, progress=update
         )
     console.print(f"{len(frames)} frames: {path}")
-    return 0
-
-
-def list_scenes(arguments: argparse.Namespace) -> int:
-    """The bank's scenes as a table, or JSON."""
-    from mspn_ros.evaluation.answers import write_json
-    from mspn_ros.inference.catalogue import scene_info
-    from mspn_ros.store.scene_bank import SceneBank
-
-    with SceneBank(arguments.model) as bank:
-        scenes = [asdict(scene_info(row)) for row in bank.rows()]
-    if arguments.json:
-        write_json(arguments.json, scenes)
-    header = ("scene", "id", "frames", "bytes", "frame_id", "backbone")
-    names = ("name", *header[1:5])
-    rows = [(*(str(s[name]) for name in names), s["backbone_id"][:8]) for s in scenes]
-    print_table(str(arguments.model), header, rows)
     return 0

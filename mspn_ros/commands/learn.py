@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mspn_ros.commands.models import open_localizer
 from mspn_ros.paths import config_file, make_folder
 from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
@@ -138,10 +139,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from mspn_ros.evaluation.evaluate import evaluate as run
     from mspn_ros.evaluation.plots import plot_errors, plot_tracks
     from mspn_ros.evaluation.report import HEADER, comparison_cells, markdown_table, table_cells
-    from mspn_ros.inference.localizer import Localizer
 
     output = make_folder(arguments.output)
-    localizer = Localizer.load(arguments.model, arguments.device)
+    localizer = open_localizer(arguments)
     scenes = load_scene_set(arguments.data)
     baselines = _baselines(arguments, localizer, scenes)
     with progress_bar("evaluating") as update:
@@ -197,10 +197,9 @@ def explain(arguments: argparse.Namespace) -> int:
     """A picture for each image: what was seen where, and where that puts the camera."""
     from mspn_ros.evaluation.evidence_plot import plot_evidence
     from mspn_ros.images import read_image
-    from mspn_ros.inference.localizer import Localizer
 
     output = make_folder(arguments.output)
-    localizer = Localizer.load(arguments.model, arguments.device)
+    localizer = open_localizer(arguments)
     rows = {row.name: row for row in localizer.rows}
     for number, path in enumerate(arguments.images):
         image = read_image(path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mspn_ros.commands.models import open_localizer
 from mspn_ros.node import require_ros
 from mspn_ros.node.parameters import PARAMETERS
 from mspn_ros.paths import make_folder
@@ -65,10 +66,9 @@ def replay(arguments: argparse.Namespace) -> int:
     from mspn_ros.datasets.bags import BagReader
     from mspn_ros.evaluation.answers import write_json
     from mspn_ros.evaluation.replay import ground_truth
-    from mspn_ros.inference.localizer import Localizer
 
     make_folder(arguments.output)
-    localizer = Localizer.load(arguments.model, arguments.device)
+    localizer = open_localizer(arguments)
     with BagReader(arguments.bag, arguments.image_topic, arguments.pose_topic) as bag:
         truth = ground_truth(bag, localizer.rows, arguments.scene)
         if arguments.live:

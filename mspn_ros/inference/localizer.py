@@ -13,6 +13,7 @@ from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
+from mspn_ros.inference.fit import RowFit
 from mspn_ros.inference.read_out import Answer, ReadOut
 from mspn_ros.network.backbone import Features
 from mspn_ros.records import (
@@ -43,12 +44,13 @@ class Localizer:
         self.model_dir = model_dir
         self.device, why = choose_device(device)
         backbone, self.backbone_id, self.provenance = load_backbone(model_dir)
-        self.architecture, self._feature_size = backbone.architecture, backbone.feature_size
+        self.architecture, self._fit = backbone.architecture, RowFit(backbone, self.backbone_id)
         self._grids = backbone.grids
         self._engine: Engine = TorchEngine(backbone, self.device)
         self.engine = self._engine.name
         self.engine_reason = f"{self.device}: {why}"
         self.bank_version = 0
+        self.refused: dict[str, str] = {}
         self.reload()
 
     @classmethod
@@ -70,23 +72,21 @@ class Localizer:
     def reload(self) -> None:
         """Read the bank anew; on an error the rows that were in service stay.
 
+        Rows that are damaged or of another backbone are left out; ``refused`` says why.
+
         Raises:
-            ModelError: the bank is missing, damaged, empty, or has rows of another backbone.
+            ModelError: the bank is missing, no scene bank, or has no row that can be served.
         """
         with SceneBank(self.model_dir) as bank:
-            rows = bank.rows()
+            content = bank.read()
+        rows, foreign = self._fit.sort(content.rows)
+        refused = {**content.refused, **foreign}
         if not rows:
+            for reason in refused.values():
+                raise ModelError(f"{self.model_dir}: no scene can be served: {reason}")
             raise ModelError(f"{self.model_dir}: the scene bank is empty; train or add a scene")
-        for row in rows:
-            if row.backbone_id != self.backbone_id:
-                raise ModelError(
-                    f"{self.model_dir}: scene {row.name!r} was trained on backbone "
-                    f"{row.backbone_id[:12]}, this model's is {self.backbone_id[:12]}; "
-                    "remove the scene or train it anew here"
-                )
-        self._read_out = ReadOut(
-            rows, self.architecture, self._feature_size, self._grids, self.device
-        )
+        self._read_out = ReadOut(rows, self.architecture, self._grids, self.device)
+        self.refused = refused
         self.bank_version += 1
 
     @property
@@ -97,7 +97,7 @@ class Localizer:
     @property
     def reads_cameras(self) -> bool:
         """Whether answers depend on the images' cameras, as those of dense heads do."""
-        return self._read_out.heads.grid != "none"
+        return self._read_out.reads_rays
 
     @property
     def rows(self) -> tuple[SceneRow, ...]:
@@ -148,17 +148,18 @@ class Localizer:
         """What the answer to one image was made of: for people who want to see why.
 
         Raises:
-            ConfigError: as ``localize``; or no head here has cells or landmarks.
+            ConfigError: as ``localize``; or the scene's head has neither cells nor landmarks.
         """
         read_out = self._read_out
-        if read_out.heads.grid == "none":
-            raise ConfigError(
-                f"scene heads of kind {read_out.heads.kind} have no votes and no landmarks to show"
-            )
         features, shots = self._features([image], [camera])
-        _, scene_B, reading = read_out.read(features, shots, _index(read_out, scene))
-        index = int(scene_B[0])
-        return gather_evidence(read_out.coding, reading, index, read_out.rows[index], shots[0])
+        _, (index,), ((_, reading),) = read_out.read(features, shots, _index(read_out, scene))
+        row = read_out.rows[index]
+        if reading.votes is None:
+            raise ConfigError(
+                f"scene {row.name!r} has a head of kind {row.head}: no votes and no landmarks to "
+                "show"
+            )
+        return gather_evidence(read_out.coding, reading, index, row, shots[0])
 
 
 def _index(read_out: ReadOut, scene: str | None) -> int | None:

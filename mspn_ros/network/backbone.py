@@ -132,6 +132,13 @@ class Features(NamedTuple):
         )
         return Features(self.pooled_BF.float(), cell_BCD, place_BED)
 
+    def of(self, index_B: Tensor) -> Features:
+        """Those of some of the images."""
+        cell_BCD, place_BED = (
+            None if part is None else part[index_B] for part in (self.cell_BCD, self.place_BED)
+        )
+        return Features(self.pooled_BF[index_B], cell_BCD, place_BED)
+
 
 class Backbone(nn.Module):
     """(B, 3, crop, crop) uint8 or 0..255 float images -> Features.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mspn_ros.network.backbone import Architecture, Features
 from mspn_ros.network.dense_head import DenseHead
-from mspn_ros.network.landmark_head import LandmarkHead
+from mspn_ros.network.landmark_head import ROW_PADDING, LandmarkHead
 from mspn_ros.network.scene_head import Reading, SceneHead, StackedLinear
 from mspn_ros.records import ConfigError
 
@@ -71,24 +71,14 @@ def head_of_rows(
 
     Raises:
         ConfigError: see ``make_head``.
-        RowError: a row has other tensors or shapes than a row of this kind.
+        ValueError: a row has other tensors or shapes than a row of this kind.
     """
-    landmarks = max((len(row.get("point", ())) for row in rows), default=0)
+    most = max((len(row.get("point", ())) for row in rows), default=0)
+    landmarks = max(1, -(-most // ROW_PADDING)) * ROW_PADDING
     heads = make_head(kind, len(rows), architecture, feature_size, landmarks)
     for i, row in enumerate(rows):
-        try:
-            heads.set_row(i, row)
-        except ValueError as error:
-            raise RowError(i, str(error)) from error
+        heads.set_row(i, row)
     return heads
-
-
-class RowError(ValueError):
-    """Row ``index`` of those given does not fit."""
-
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(reason)
-        self.index = index
 
 
 class SceneClassifier(nn.Module):

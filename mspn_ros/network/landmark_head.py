@@ -29,6 +29,9 @@ _SHARPNESS = math.log(10.0)
 _WINDOW = 2
 # The surest sightings of an image that its pose is made of.
 _MOST_SIGHTINGS = 256
+# Landmarks of rows are filled up to multiples of this, and never to less: what one scene's image
+# gives does then not depend on how many landmarks other scenes have.
+ROW_PADDING = _MOST_SIGHTINGS
 # A probability below which a sighting has no part in it.
 _LEAST_PROBABILITY = 0.1
 # How far votes are off in position (spreads) and rotation (rad) where nobody has measured it.
@@ -73,17 +76,30 @@ class LandmarkHead(SceneHead):
         key = (F.normalize(tensors.pop("key"), dim=1) * _KEY_LEVELS).round().to(torch.int8)
         return {"key": key, **{name: tensor.half() for name, tensor in tensors.items()}}
 
+    def check_row(self, tensors: dict[str, Tensor]) -> None:
+        """See ``StackedRows``; a row may have any number of landmarks."""
+        counts = {name: len(tensors[name]) for name in _PER_LANDMARK if name in tensors}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"landmarks are {counts}, not equally many")
+        none = {name: tensors[name][:0] for name in counts}
+        super().check_row(self._padded({**tensors, **none}))
+
     def set_row(self, scene: int, tensors: dict[str, Tensor]) -> None:
         """See ``StackedRows``; K is the most that any row may have."""
-        counts = {name: len(tensors[name]) for name in _PER_LANDMARK if name in tensors}
-        count, most = max(counts.values(), default=0), self.key.shape[1]
-        if count > most or len(set(counts.values())) > 1:
-            raise ValueError(f"landmarks are {counts}, not equally many and at most {most}")
+        LandmarkHead.check_row(self, tensors)
+        if len(tensors["point"]) > self.key.shape[1]:
+            raise ValueError(f"{len(tensors['point'])} landmarks, not at most {self.key.shape[1]}")
+        super().set_row(scene, self._padded(tensors))
+
+    def _padded(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """With zeros up to K landmarks, and which are present."""
+        count, most = len(tensors.get("point", ())), self.key.shape[1]
         padded = {"present": (torch.arange(most) < count).float()}
         for name, tensor in tensors.items():
             filling = (0, 0) * (tensor.dim() - 1) + (0, most - count)
-            padded[name] = F.pad(tensor.float(), filling) if name in counts else tensor.float()
-        super().set_row(scene, padded)
+            short = name in _PER_LANDMARK
+            padded[name] = F.pad(tensor.float(), filling) if short else tensor.float()
+        return padded
 
     def place_landmarks(self, scene: int, point_K3: Tensor) -> None:
         """Give a scene its landmarks, coded as positions are; at most K."""

@@ -33,8 +33,8 @@ class StackedRows(nn.Module):
             for name, tensor in self._stacked().items()
         }
 
-    def set_row(self, scene: int, tensors: dict[str, Tensor]) -> None:
-        """Overwrite one scene's tensors.
+    def check_row(self, tensors: dict[str, Tensor]) -> None:
+        """See whether ``set_row`` of a module like this could take these tensors.
 
         Raises:
             ValueError: other names or shapes than ``row`` gives.
@@ -47,6 +47,15 @@ class StackedRows(nn.Module):
                 raise ValueError(
                     f"{name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape[1:])}"
                 )
+
+    def set_row(self, scene: int, tensors: dict[str, Tensor]) -> None:
+        """Overwrite one scene's tensors.
+
+        Raises:
+            ValueError: see ``check_row``.
+        """
+        StackedRows.check_row(self, tensors)
+        own = self._stacked()
         with torch.no_grad():
             for name, tensor in tensors.items():
                 own[name][scene] = tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -38,6 +39,9 @@ COLUMNS = {
     "created": "TEXT NOT NULL",
 }
 
+# A row is below 64 KB at F = 512; this leaves room for F = 65536 and refuses absurd blobs.
+MAX_ROW_BYTES = 16_000_000
+_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _ARRAYS = (
     "position_offset",
     "reference_rotation",
@@ -100,6 +104,7 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
         if not all(np.isfinite(array).all() for array in (*arrays.values(), *head.values())):
             raise ModelError(f"{place}: has NaN or infinite numbers; train the scene anew")
         _check_shapes(arrays)
+        _check_ranges(values, arrays)
         held_out, intrinsics = values.pop("held_out"), values.pop("intrinsics")
         provenance = json.loads(values.pop("provenance"))
         if not isinstance(provenance, dict):
@@ -141,11 +146,34 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
         sizes["map_from_scene"] = 8
     feature_size = arrays["classifier_weight"].size
     sizes |= dict.fromkeys(("classifier_weight", "feature_mean", "feature_std"), feature_size)
-    if abs(float(np.linalg.norm(arrays["reference_rotation"])) - 1) > 1e-3:
-        raise ValueError("reference_rotation is no unit quaternion")
+    if unknown := arrays.keys() - sizes.keys():
+        raise ValueError(f"tensors {', '.join(sorted(unknown))} are unknown")
     for name, size in sizes.items():
         if arrays[name].shape != (size,):
             raise ValueError(f"{name} has shape {arrays[name].shape}, not ({size},)")
+    for name, part in (("reference_rotation", slice(4)), ("map_from_scene", slice(3, 7))):
+        if name in arrays and abs(float(np.linalg.norm(arrays[name][part])) - 1) > 1e-3:
+            raise ValueError(f"{name} has no unit quaternion")
+
+
+def _check_ranges(values: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """What no training writes, but would give poses that are silently wrong."""
+    for name in ("uuid", "name", "frame_id", "map_frame"):
+        value = values[name]
+        if value is not None and not _NAME.fullmatch(value):
+            raise ValueError(f"{name} is {value!r:.40}, not 1 to 200 printable characters")
+    if not 0 <= values["acceptance_threshold"] <= 1:
+        raise ValueError(f"acceptance_threshold is {values['acceptance_threshold']}, not 0 to 1")
+    if values["frames"] < 1:
+        raise ValueError(f"frames is {values['frames']}, not at least 1")
+    if (arrays["box_high"] < arrays["box_low"]).any():
+        raise ValueError("box_high is below box_low")
+    if (arrays["feature_std"] < 0).any():
+        raise ValueError("feature_std is below 0")
+    if ("map_from_scene" in arrays) != (values["map_frame"] is not None):
+        raise ValueError("map_frame and map_from_scene must be there together, or neither")
+    if "map_from_scene" in arrays and arrays["map_from_scene"][7] <= 0:
+        raise ValueError(f"map_from_scene scales by {arrays['map_from_scene'][7]}, not above 0")
 
 
 def _held_out(fields: dict[str, Any]) -> HeldOutErrors:

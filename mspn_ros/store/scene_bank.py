@@ -8,28 +8,35 @@ opened from a read-only folder.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mspn_ros.records import ModelError, SceneRow
-from mspn_ros.store.row_format import COLUMNS, pack_row, row_checksum, unpack_row
+from mspn_ros.store.row_format import COLUMNS, MAX_ROW_BYTES, pack_row, row_checksum, unpack_row
 
 BANK_FILE = "scenes.db"
 BUSY_TIMEOUT_S = 10.0
 APPLICATION_ID = 0x4D53504E  # "MSPN"
 FORMAT = 1
-# A row is below 64 KB at F = 512; this leaves room for F = 65536 and refuses absurd blobs.
-MAX_ROW_BYTES = 16_000_000
 
 _SCHEMA = (
     "CREATE TABLE scenes (id INTEGER PRIMARY KEY AUTOINCREMENT, "
     + ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     + ", checksum TEXT NOT NULL)"
 )
+_ALL = ", ".join(("id", *COLUMNS, "checksum"))
+
+
+@dataclass(frozen=True)
+class BankContent:
+    """Rows in the order of their ids; of the others, by what they are called, what is wrong."""
+
+    rows: list[SceneRow]
+    refused: dict[str, str]
 
 
 class SceneBank:
@@ -57,6 +64,8 @@ class SceneBank:
                 isolation_level=None,
                 check_same_thread=False,
             )
+            # Bytes that are no UTF-8 shall damage their row, not the reading of all.
+            self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
             self._db.execute("PRAGMA trusted_schema=OFF")
             self._db.execute("PRAGMA cell_size_check=ON")
             if not read_only:
@@ -102,8 +111,8 @@ class SceneBank:
             )
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+        self._db.execute(begin)
         try:
             yield
         except BaseException:
@@ -117,18 +126,29 @@ class SceneBank:
         Raises:
             ModelError: a row is damaged (its checksum differs) or cannot be read.
         """
-        names = ", ".join(("id", *COLUMNS, "checksum"))
-        size = " + ".join(f"coalesce(length({name}), 0)" for name in COLUMNS)
+        content = self.read()
+        for reason in content.refused.values():
+            raise ModelError(reason)
+        return content.rows
+
+    def read(self) -> BankContent:
+        """As ``rows``, but rows that are damaged are named beside the others.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        content = BankContent([], {})
         try:
-            largest = self._db.execute(f"SELECT max({size}) FROM scenes").fetchone()[0] or 0
-            if largest > MAX_ROW_BYTES:
-                raise ModelError(
-                    f"{self.path}: a row of {largest} bytes is over the limit of {MAX_ROW_BYTES}"
-                )
-            found = self._db.execute(f"SELECT {names} FROM scenes ORDER BY id").fetchall()
+            with self._transaction("BEGIN"):
+                ids = [found[0] for found in self._db.execute("SELECT id FROM scenes ORDER BY id")]
+                for scene_id in ids:
+                    try:
+                        content.rows.append(self._row(scene_id))
+                    except (ModelError, sqlite3.DatabaseError) as error:
+                        content.refused[f"row {scene_id}"] = str(error)
         except sqlite3.Error as error:
             raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
-        return [self._checked(*row) for row in found]
+        return content
 
     def _checked(self, scene_id: int, *values: Any) -> SceneRow:
         columns, checksum = values[:-1], values[-1]
@@ -145,26 +165,115 @@ class SceneBank:
         Raises:
             ModelError: name or uuid is taken, or the bank cannot be written.
         """
+        return self.add_all([row])[0]
+
+    def add_all(self, rows: Sequence[SceneRow]) -> list[SceneRow]:
+        """As ``add``, all of them or none."""
+        with self._writing():
+            return [self._insert(row) for row in rows]
+
+    def _insert(self, row: SceneRow) -> SceneRow:
         columns = pack_row(row)
         marks = ", ".join("?" * (len(COLUMNS) + 1))
         try:
-            with self._transaction():
-                scene_id = self._db.execute(
-                    f"INSERT INTO scenes ({', '.join(COLUMNS)}, checksum) VALUES ({marks})",
-                    (*columns, ""),
-                ).lastrowid
-                assert scene_id is not None
-                if scene_id > 2**31 - 1:
-                    raise ModelError(f"{self.path}: scene ids are used up; make the bank anew")
-                self._db.execute(
-                    "UPDATE scenes SET checksum = ? WHERE id = ?",
-                    (row_checksum(scene_id, columns), scene_id),
-                )
+            scene_id = self._db.execute(
+                f"INSERT INTO scenes ({', '.join(COLUMNS)}, checksum) VALUES ({marks})",
+                (*columns, ""),
+            ).lastrowid
         except sqlite3.IntegrityError as error:
+            raise self._taken(row) from error
+        assert scene_id is not None
+        if scene_id > 2**31 - 1:
+            raise ModelError(f"{self.path}: scene ids are used up; make the bank anew")
+        self._db.execute(
+            "UPDATE scenes SET checksum = ? WHERE id = ?",
+            (row_checksum(scene_id, columns), scene_id),
+        )
+        return replace(row, id=scene_id)
+
+    def remove(self, name: str) -> None:
+        """Delete a scene, be its row damaged or not.
+
+        Raises:
+            ModelError: no such scene, or the bank cannot be written.
+        """
+        with self._writing():
+            self._db.execute("DELETE FROM scenes WHERE id = ?", (self._id_of(name),))
+
+    def change(self, scene: str, **fields: Any) -> SceneRow:
+        """Give some of a scene's ``SceneRow`` fields other values; returns the row as it is then.
+
+        Raises:
+            ModelError: no such scene, it is damaged, the new name is taken, the values are not
+                those of a row, or the bank cannot be written.
+        """
+        with self._writing():
+            # A damaged row must not get a checksum that says it is whole.
+            row = replace(self._row(self._id_of(scene)), **fields)
+            columns = pack_row(row)
+            unpack_row(row.id, columns, f"{self.path} scene {scene!r}")
+            settings = ", ".join(f"{column} = ?" for column in (*COLUMNS, "checksum"))
+            try:
+                self._db.execute(
+                    f"UPDATE scenes SET {settings} WHERE id = ?",
+                    (*columns, row_checksum(row.id, columns), row.id),
+                )
+            except sqlite3.IntegrityError as error:
+                raise self._taken(row) from error
+        return row
+
+    def rename(self, name: str, new_name: str) -> SceneRow:
+        """Give a scene another name; its frame follows if it was called like the scene.
+
+        Raises:
+            ModelError: see ``change``.
+        """
+        row = self.row(name).renamed(new_name)
+        return self.change(name, name=row.name, frame_id=row.frame_id)
+
+    def row(self, name: str) -> SceneRow:
+        """One scene.
+
+        Raises:
+            ModelError: no such scene, or it is damaged.
+        """
+        try:
+            return self._row(self._id_of(name))
+        except sqlite3.Error as error:
+            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+
+    def _row(self, scene_id: int) -> SceneRow:
+        size = " + ".join(f"coalesce(length({name}), 0)" for name in COLUMNS)
+        # Before it is fetched: a blob from a stranger may be a gigabyte.
+        (length,) = self._db.execute(
+            f"SELECT {size} FROM scenes WHERE id = ?", (scene_id,)
+        ).fetchone()
+        if length > MAX_ROW_BYTES:
             raise ModelError(
-                f"{self.path}: scene {row.name!r} (uuid {row.uuid}) is there already; "
-                "remove or rename it first"
-            ) from error
+                f"{self.path}: row {scene_id} of {length} bytes is over the limit of "
+                f"{MAX_ROW_BYTES}; remove the scene"
+            )
+        return self._checked(
+            *self._db.execute(f"SELECT {_ALL} FROM scenes WHERE id = ?", (scene_id,)).fetchone()
+        )
+
+    def _id_of(self, name: str) -> int:
+        found = self._db.execute("SELECT id FROM scenes WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            known = [str(row[0]) for row in self._db.execute("SELECT name FROM scenes ORDER BY id")]
+            raise ModelError(f"{self.path}: no scene {name!r}; it has {', '.join(known) or 'none'}")
+        return int(found[0])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._transaction():
+                yield
         except sqlite3.Error as error:
             raise ModelError(f"{self.path}: cannot be written ({error})") from error
-        return replace(row, id=scene_id)
+
+    def _taken(self, row: SceneRow) -> ModelError:
+        return ModelError(
+            f"{self.path}: scene {row.name!r} (uuid {row.uuid}) is there already; "
+            "remove or rename it first"
+        )

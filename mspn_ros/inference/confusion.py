@@ -1,0 +1,45 @@
+"""How often scenes would be taken for each other, from what the bank stores of their features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mspn_ros.records import SceneRow
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """The share of a scene's frames that would be named like another one (estimated, 0 to 1)."""
+
+    scene: str
+    taken_for: str
+    share: float
+
+
+def confusion(row: SceneRow, other: SceneRow) -> Confusion:
+    """From ``row``'s stored mean and spread of features, each feature on its own.
+
+    The difference of two logits is linear in the feature, hence normal where features are: no
+    frame is needed, which a robot that got the scene from another one has none of. Features that
+    vary together make the truth differ.
+    """
+    weight_F = np.asarray(other.classifier_weight, np.float64) - row.classifier_weight
+    bias = other.classifier_bias - row.classifier_bias
+    mean = float(weight_F @ row.feature_mean) + bias
+    spread = float(np.linalg.norm(weight_F * row.feature_std))
+    if spread == 0:
+        return Confusion(row.name, other.name, 0.5 * float(1 + np.sign(mean)))
+    return Confusion(row.name, other.name, 0.5 * math.erfc(-mean / spread / math.sqrt(2)))
+
+
+def confusions(new: Sequence[SceneRow], present: Sequence[SceneRow]) -> list[Confusion]:
+    """Of new rows with those that are there and with each other, both ways, the largest first."""
+    found = []
+    for i, row in enumerate(new):
+        for other in (*present, *new[:i]):
+            found += [confusion(row, other), confusion(other, row)]
+    return sorted(found, key=lambda c: -c.share)
