@@ -186,7 +186,10 @@ class SceneRow:
     ``position_offset`` (3,), ``position_scale`` and ``reference_rotation`` (4,) xyzw turn the
     head's output into a pose (network/coding.py). ``head`` names the head's kind,
     ``head_tensors`` are its arrays; ``classifier_weight`` (F,) and ``classifier_bias``
-    are the scene's logit. ``feature_mean`` and ``feature_std`` (F,) describe its training frames.
+    are the scene's logit. ``feature_mean`` and ``feature_std`` (F,) describe its training frames,
+    ``feature_axes`` (R, F) int8 times ``feature_axes_scale`` (R,) how their features vary together:
+    the R principal axes, each as long as the standard deviation along it; None in rows of older
+    versions.
     ``box_low`` and ``box_high`` (3,) are the 5th and 95th percentile of training positions.
     ``map_from_scene`` (8,) is a similarity: translation, quaternion xyzw, scale. ``id`` is 0
     until the bank has given one.
@@ -216,6 +219,8 @@ class SceneRow:
     map_frame: str | None = None
     map_from_scene: Array | None = None
     intrinsics: Intrinsics | None = None
+    feature_axes: npt.NDArray[np.int8] | None = None
+    feature_axes_scale: npt.NDArray[np.float32] | None = None
     provenance: dict[str, str] = field(default_factory=dict)
     created: str = ""
     id: int = 0

@@ -21,16 +21,21 @@ class Confusion:
 
 
 def confusion(row: SceneRow, other: SceneRow) -> Confusion:
-    """From ``row``'s stored mean and spread of features, each feature on its own.
+    """From ``row``'s stored mean, spread and principal axes of features.
 
     The difference of two logits is linear in the feature, hence normal where features are: no
-    frame is needed, which a robot that got the scene from another one has none of. Features that
-    vary together make the truth differ.
+    frame is needed, which a robot that got the scene from another one has none of.
     """
     weight_F = np.asarray(other.classifier_weight, np.float64) - row.classifier_weight
     bias = other.classifier_bias - row.classifier_bias
     mean = float(weight_F @ row.feature_mean) + bias
-    spread = float(np.linalg.norm(weight_F * row.feature_std))
+    rest_F = np.asarray(row.feature_std, np.float64) ** 2
+    along_R = np.zeros(0)
+    if row.feature_axes is not None and row.feature_axes_scale is not None:
+        axes_RF = row.feature_axes * row.feature_axes_scale[:, None].astype(np.float64)
+        rest_F = np.maximum(rest_F - (axes_RF**2).sum(0), 0.0)
+        along_R = axes_RF @ weight_F
+    spread = math.sqrt(float((weight_F**2) @ rest_F + along_R @ along_R))
     if spread == 0:
         return Confusion(row.name, other.name, 0.5 * float(1 + np.sign(mean)))
     return Confusion(row.name, other.name, 0.5 * math.erfc(-mean / spread / math.sqrt(2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -125,19 +126,33 @@ class Features(NamedTuple):
     cell_BCD: Tensor | None = None
     place_BED: Tensor | None = None
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Features:
+        """All that are there, changed alike."""
+        cell_BCD, place_BED = (
+            None if part is None else change(part) for part in (self.cell_BCD, self.place_BED)
+        )
+        return Features(change(self.pooled_BF), cell_BCD, place_BED)
+
     def float(self) -> Features:
         """In float32."""
-        cell_BCD, place_BED = (
-            None if part is None else part.float() for part in (self.cell_BCD, self.place_BED)
-        )
-        return Features(self.pooled_BF.float(), cell_BCD, place_BED)
+        return self.each(Tensor.float)
 
     def of(self, index_B: Tensor) -> Features:
         """Those of some of the images."""
-        cell_BCD, place_BED = (
-            None if part is None else part[index_B] for part in (self.cell_BCD, self.place_BED)
+        return self.each(lambda part: part[index_B])
+
+    @staticmethod
+    def joined(parts: Sequence[Features]) -> Features:
+        """Of several batches of images, one after the other."""
+        cells, places = (
+            [part for part in alike if part is not None]
+            for alike in ([p.cell_BCD for p in parts], [p.place_BED for p in parts])
         )
-        return Features(self.pooled_BF[index_B], cell_BCD, place_BED)
+        return Features(
+            torch.cat([part.pooled_BF for part in parts]),
+            torch.cat(cells) if cells else None,
+            torch.cat(places) if places else None,
+        )
 
 
 class Backbone(nn.Module):

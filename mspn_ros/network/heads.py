@@ -11,13 +11,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from mspn_ros.network.adapter_head import AdapterHead
 from mspn_ros.network.backbone import Architecture, Features
 from mspn_ros.network.dense_head import DenseHead
 from mspn_ros.network.landmark_head import ROW_PADDING, LandmarkHead
 from mspn_ros.network.scene_head import Reading, SceneHead, StackedLinear
 from mspn_ros.records import ConfigError
 
-HeadKind = Literal["linear", "dense", "landmarks"]
+HeadKind = Literal["linear", "adapter", "dense", "landmarks"]
 
 
 class LinearHead(StackedLinear, SceneHead):
@@ -48,6 +49,8 @@ def make_head(
     """
     if kind == LinearHead.kind:
         return LinearHead(scenes, feature_size, architecture.pose_parameters)
+    if kind == AdapterHead.kind:
+        return AdapterHead(scenes, feature_size, architecture.pose_parameters)
     if kind in (DenseHead.kind, LandmarkHead.kind) and architecture.cells == "none":
         raise ConfigError(f"a {kind} head reads cells: set architecture.cells=fine (or coarse)")
     if kind == DenseHead.kind:
@@ -60,7 +63,7 @@ def make_head(
             )
         return LandmarkHead(scenes, architecture.cell_features, features, landmarks)
     raise ConfigError(
-        f"scene head {kind!r} is unknown; this version has linear, dense and landmarks"
+        f"scene head {kind!r} is unknown; this version has linear, adapter, dense and landmarks"
     )
 
 

@@ -107,6 +107,11 @@ class LandmarkHead(SceneHead):
         point[scene].zero_()[:count] = point_K3.to(point)
         present[scene].zero_()[:count] = 1.0
 
+    def place_keys(self, scene: int, key_KD: Tensor) -> None:
+        """Start a scene's keys anew, as many as there are landmarks; of any length."""
+        with torch.no_grad():
+            self.key[scene, : len(key_KD)] = key_KD.to(self.key)
+
     def measure_votes(self, scene: int, position: float, rotation: float) -> None:
         """Say how far a scene's votes usually are off on frames not learned from: coded, rad."""
         assert isinstance(self.vote_error, Tensor)

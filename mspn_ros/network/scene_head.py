@@ -60,6 +60,11 @@ class StackedRows(nn.Module):
             for name, tensor in tensors.items():
                 own[name][scene] = tensor
 
+    def round_rows(self) -> None:
+        """Make all rows what they are when stored: some kinds store fewer bits than they learn."""
+        for scene in range(self.rows):
+            self.set_row(scene, self.row(scene))
+
 
 class StackedLinear(StackedRows):
     """N dense layers F -> P as one tensor: weight (N, P, F), bias (N, P).

@@ -51,13 +51,15 @@ _ARRAYS = (
     "feature_mean",
     "feature_std",
 )
+_OPTIONAL_ARRAYS = ("map_from_scene", "feature_axes", "feature_axes_scale")
 
 
 def pack_row(row: SceneRow) -> tuple[Any, ...]:
     """The values of COLUMNS; arrays go into one safetensors blob (little-endian, named, typed)."""
     arrays = {name: np.ascontiguousarray(getattr(row, name)) for name in _ARRAYS}
-    if row.map_from_scene is not None:
-        arrays["map_from_scene"] = np.ascontiguousarray(row.map_from_scene)
+    for name in _OPTIONAL_ARRAYS:
+        if getattr(row, name) is not None:
+            arrays[name] = np.ascontiguousarray(getattr(row, name))
     arrays.update({f"head.{k}": np.ascontiguousarray(v) for k, v in row.head_tensors.items()})
     return (
         row.uuid,
@@ -103,7 +105,7 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
         head = {k[5:]: arrays.pop(k) for k in list(arrays) if k.startswith("head.")}
         if not all(np.isfinite(array).all() for array in (*arrays.values(), *head.values())):
             raise ModelError(f"{place}: has NaN or infinite numbers; train the scene anew")
-        _check_shapes(arrays)
+        _check_shapes(dict(arrays))
         _check_ranges(values, arrays)
         held_out, intrinsics = values.pop("held_out"), values.pop("intrinsics")
         provenance = json.loads(values.pop("provenance"))
@@ -146,6 +148,12 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
         sizes["map_from_scene"] = 8
     feature_size = arrays["classifier_weight"].size
     sizes |= dict.fromkeys(("classifier_weight", "feature_mean", "feature_std"), feature_size)
+    axes = arrays.pop("feature_axes", None)
+    if axes is not None:
+        count = len(arrays.get("feature_axes_scale", ()))
+        if axes.dtype != np.int8 or axes.shape != (count, feature_size):
+            raise ValueError(f"feature_axes are {axes.dtype} {axes.shape} with {count} scales")
+        sizes["feature_axes_scale"] = count
     if unknown := arrays.keys() - sizes.keys():
         raise ValueError(f"tensors {', '.join(sorted(unknown))} are unknown")
     for name, size in sizes.items():

@@ -231,6 +231,10 @@ class SceneBank:
         row = self.row(name).renamed(new_name)
         return self.change(name, name=row.name, frame_id=row.frame_id)
 
+    def names(self) -> list[str]:
+        """Of all rows, damaged ones included."""
+        return [str(row[0]) for row in self._db.execute("SELECT name FROM scenes ORDER BY id")]
+
     def row(self, name: str) -> SceneRow:
         """One scene.
 
@@ -260,8 +264,8 @@ class SceneBank:
     def _id_of(self, name: str) -> int:
         found = self._db.execute("SELECT id FROM scenes WHERE name = ?", (name,)).fetchone()
         if found is None:
-            known = [str(row[0]) for row in self._db.execute("SELECT name FROM scenes ORDER BY id")]
-            raise ModelError(f"{self.path}: no scene {name!r}; it has {', '.join(known) or 'none'}")
+            known = ", ".join(self.names()) or "none"
+            raise ModelError(f"{self.path}: no scene {name!r}; it has {known}")
         return int(found[0])
 
     @contextmanager

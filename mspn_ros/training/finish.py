@@ -19,6 +19,7 @@ from mspn_ros.records import ModelError, SceneRow
 from mspn_ros.store.backbone_file import save_backbone
 from mspn_ros.store.files import write_whole
 from mspn_ros.store.scene_bank import SceneBank
+from mspn_ros.training.feature_statistics import feature_statistics
 from mspn_ros.training.held_out import HeldOut, sample_features
 from mspn_ros.training.loop import Trainer
 
@@ -61,9 +62,7 @@ def write_model(trainer: Trainer) -> Path:
         "scenes": [scene.name for scene in trainer.scenes],
     }
     network = trainer.network.cpu().eval()
-    for head in range(network.heads.rows):
-        # Some kinds store fewer bits than they learn with: judge what will be stored.
-        network.heads.set_row(head, network.heads.row(head))
+    network.heads.round_rows()
     identity = save_backbone(part, network.backbone, provenance)
     trainer.network.to(trainer.device)
     held_out = {entry.scene: entry for entry in trainer.validate()}
@@ -71,7 +70,7 @@ def write_model(trainer: Trainer) -> Path:
     with SceneBank(part, read_only=False) as bank:
         for index, scene in enumerate(trainer.scenes):
             members = trainer.train_samples.of_scene(index)
-            row = _row(trainer, index, identity, features[members], held_out.get(scene.name))
+            row = scene_row(trainer, index, identity, features[members], held_out.get(scene.name))
             bank.add(row)
     _replace_folder(part, target)
     report = {**provenance, "history": trainer.history, "bad_frames": len(trainer.bad)}
@@ -102,13 +101,14 @@ def acceptance_threshold(held_out: HeldOut | None) -> float:
     return min(0.5, float(np.percentile(held_out.confidence_B, 1)))
 
 
-def _row(
+def scene_row(
     trainer: Trainer,
     index: int,
     backbone_id: str,
     feature_SF: torch.Tensor,
     held_out: HeldOut | None,
 ) -> SceneRow:
+    """What the bank stores of a trainer's scene; ``feature_SF`` are of its training frames."""
     scene, samples, loss = trainer.scenes[index], trainer.train_samples, trainer.learner.frame_loss
     head = int(trainer.network.head_of(torch.tensor([index])))
     members = samples.of_scene(index)
@@ -137,8 +137,7 @@ def _row(
         classifier_bias=float(classifier["bias"]),
         s_t=s_t,
         s_q=s_q,
-        feature_mean=feature_SF.mean(0).numpy(),
-        feature_std=feature_SF.std(0, correction=0).numpy(),
+        **feature_statistics(feature_SF)._asdict(),
         acceptance_threshold=threshold,
         held_out=held_out.errors if held_out else None,
         frames=len(members),
