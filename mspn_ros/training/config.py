@@ -158,8 +158,9 @@ class TrainConfig:
         architecture: backbone, feature size, pose parameters, image size.
         weights: imagenet, none, the path of a state dict for the torchvision network, or a model
             directory whose backbone is taken over.
-        head: linear (the paper's), dense (network/dense_head.py; needs architecture.cells) or
-            landmarks (network/landmark_head.py; needs architecture.descriptor_features besides).
+        head: linear (the paper's), adapter (network/adapter_head.py), dense
+            (network/dense_head.py; needs architecture.cells) or landmarks
+            (network/landmark_head.py; needs architecture.descriptor_features besides).
         landmarks: the most that a scene may have, for the head of that name; 41 bytes each.
         shared_head: one pose layer for all scenes, as PoseNet and the naive baseline have.
         epochs: passes over the training frames.

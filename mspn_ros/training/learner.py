@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mspn_ros.network.backbone import Features
 from mspn_ros.network.losses import (
     FixedPoseLoss,
     LearnedPoseLoss,
@@ -81,10 +82,22 @@ class Learner(nn.Module):
 
         ``ray_BC3``, ``seen_BC`` and ``sights`` for heads that read them, see ``Batch``.
         """
-        network, config = self.network, self.config
-        bfloat16 = config.precision == "bfloat16"
+        bfloat16 = self.config.precision == "bfloat16"
         with torch.autocast(image_B3HW.device.type, torch.bfloat16, enabled=bfloat16):
-            features = network.backbone(image_B3HW)
+            features = self.network.backbone(image_B3HW)
+        return self.loss(features, target_BP, scene_B, ray_BC3, seen_BC, sights)
+
+    def loss(
+        self,
+        features: Features,
+        target_BP: Tensor,
+        scene_B: Tensor,
+        ray_BC3: Tensor | None = None,
+        seen_BC: Tensor | None = None,
+        sights: Sights | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As calls, from what the backbone said of the images."""
+        network, config = self.network, self.config
         prediction = network.read_out(features, scene_B, ray_BC3, seen_BC)
         reading, row_B = prediction.reading, network.head_of(scene_B)
         loss: Tensor = self.pose_loss(reading.pose_BP, target_BP, row_B)

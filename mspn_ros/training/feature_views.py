@@ -1,0 +1,133 @@
+"""What a frozen backbone says of augmented views of all training images, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mspn_ros.network.backbone import Backbone, Features, Grid
+from mspn_ros.network.losses import FOUND, Sights
+from mspn_ros.training.batches import Batch, BatchLoader
+from mspn_ros.training.cache import Progress
+from mspn_ros.training.config import AugmentConfig
+from mspn_ros.training.distributed import World
+from mspn_ros.training.loop import Trainer
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class FeatureViews:
+    """Of M views, on the CPU: features in half precision, targets (M, P), and what ``Batch`` has.
+
+    ``index_M`` are the views' samples.
+    """
+
+    index_M: Tensor
+    features: Features
+    target_MP: Tensor
+    ray_MC3: Tensor | None
+    seen_MC: Tensor | None
+    sights: Sights | None
+
+    def __len__(self) -> int:
+        return len(self.index_M)
+
+    def of(self, index_B: Tensor) -> FeatureViews:
+        """Some of the views, their features in float32."""
+        ray_MC3, seen_MC = (None if t is None else t[index_B] for t in (self.ray_MC3, self.seen_MC))
+        sights = self.sights and Sights(*(part[index_B] for part in self.sights))
+        features = self.features.of(index_B).float()
+        target_BP = self.target_MP[index_B]
+        return FeatureViews(self.index_M[index_B], features, target_BP, ray_MC3, seen_MC, sights)
+
+    def to(self, device: torch.device) -> FeatureViews:
+        """On another device."""
+        if device.type == "cpu":
+            return self
+        ray_MC3, seen_MC = (
+            None if part is None else part.to(device) for part in (self.ray_MC3, self.seen_MC)
+        )
+        sights = self.sights and Sights(*(part.to(device) for part in self.sights))
+        features = self.features.each(lambda part: part.to(device))
+        target_MP = self.target_MP.to(device)
+        return FeatureViews(self.index_M, features, target_MP, ray_MC3, seen_MC, sights)
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[FeatureViews]:
+        """All views once, in random order."""
+        for index_B in torch.split(torch.randperm(len(self), generator=generator), size):
+            yield self.of(index_B)
+
+
+def cache_views(trainer: Trainer, views: int, tell: Progress | None = None) -> FeatureViews:
+    """``views`` views of every training image of a trainer, the first as it is, by its backbone.
+
+    Kept is what the trainer's heads read. ``tell`` hears of images done.
+    """
+    samples, backbone = trainer.train_samples, trainer.network.backbone.eval()
+    plan = list(torch.split(torch.arange(len(samples)), _BATCH))
+    parts: list[FeatureViews] = []
+    for view in range(views):
+        plain = replace(trainer.config, augment=AugmentConfig(crop="center"))
+        loader = BatchLoader(
+            samples,
+            trainer.coding,
+            trainer.config if view else plain,
+            World(),
+            trainer.device,
+            trainer.network.heads.outputs,
+            trainer.network.grid,
+            trainer.landmarks,
+        )
+        for batch in loader.batches(plan, view, 0):
+            parts.append(_kept(backbone, batch, trainer.network.heads.grid))
+            if tell:
+                tell(view * len(samples) + int(batch.index_B[-1]) + 1, views * len(samples))
+    return FeatureViews(
+        torch.cat([part.index_M for part in parts]),
+        Features.joined([part.features for part in parts]),
+        torch.cat([part.target_MP for part in parts]),
+        _joined([part.ray_MC3 for part in parts]),
+        _joined([part.seen_MC for part in parts]),
+        None
+        if parts[0].sights is None
+        else Sights(*map(torch.cat, zip(*(p.sights for p in parts if p.sights), strict=True))),
+    )
+
+
+@torch.no_grad()
+def _kept(backbone: Backbone, batch: Batch, grid: Grid) -> FeatureViews:
+    features = backbone(batch.image_B3HW)
+    read = {"none": 1, "cells": 2, "places": 3}[grid]
+    kept = Features(*features[:read]).each(lambda part: part.half().cpu())
+    ray, seen = (None if part is None else part.cpu() for part in (batch.ray_BC3, batch.seen_BC))
+    sights = batch.sights and Sights(*(part.cpu() for part in batch.sights))
+    return FeatureViews(batch.index_B, kept, batch.target_BP.cpu(), ray, seen, sights)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+def mean_keys(views: FeatureViews, landmarks: int) -> Tensor:
+    """Of each landmark the mean descriptor (K, D) of where it was found: where its key starts."""
+    assert views.features.place_BED is not None
+    assert views.sights is not None
+    side = math.isqrt(views.features.place_BED.shape[1])
+    total_KD = torch.zeros(landmarks, views.features.place_BED.shape[2])
+    for index_B in torch.split(torch.arange(len(views)), _BATCH):
+        part = views.of(index_B)
+        assert part.features.place_BED is not None
+        assert part.sights is not None
+        x, y = part.sights.place_BK2.round().long().clamp(0, side - 1).unbind(2)
+        at_BK1 = (y * side + x)[..., None]
+        described_BKD = part.features.place_BED.gather(1, at_BK1.expand(-1, -1, total_KD.shape[1]))
+        found_BK1 = (part.sights.state_BK == FOUND)[..., None]
+        total_KD += (described_BKD * found_BK1).sum(0)[:landmarks]
+    return F.normalize(total_KD, dim=1)
