@@ -1,4 +1,8 @@
-"""How a ``SceneRow`` becomes columns and comes back: names, bytes, checksum."""
+"""How a ``SceneRow`` becomes columns and comes back: names, bytes, checksums.
+
+The columns of the index come first, classifier row included: SQLite reads the first columns of a
+row without its others, so that a bank of any size is ready to answer before its heads are read.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ from safetensors import SafetensorError
 
 from mspn_ros.records import HeldOutErrors, Intrinsics, ModelError, SceneRow
 
-# Column -> SQLite declaration, in the order of pack_row.
-COLUMNS = {
+# Column -> SQLite declaration: what is read of all rows when a bank is opened.
+INDEX_COLUMNS = {
     "uuid": "TEXT NOT NULL UNIQUE",
     "name": "TEXT NOT NULL UNIQUE",
     "frame_id": "TEXT NOT NULL",
@@ -26,28 +30,34 @@ COLUMNS = {
     "metres_per_unit": "REAL",
     "backbone_id": "TEXT NOT NULL",
     "head": "TEXT NOT NULL",
-    "position_scale": "REAL NOT NULL",
+    "frames": "INTEGER NOT NULL",
+    "bytes": "INTEGER NOT NULL",
+    "acceptance_threshold": "REAL NOT NULL",
     "classifier_bias": "REAL NOT NULL",
+    "classifier": "BLOB NOT NULL",
+}
+# All, in the order of pack_row; in the file, the checksums lie between index and the others.
+COLUMNS = INDEX_COLUMNS | {
+    "position_scale": "REAL NOT NULL",
     "s_t": "REAL NOT NULL",
     "s_q": "REAL NOT NULL",
-    "acceptance_threshold": "REAL NOT NULL",
-    "frames": "INTEGER NOT NULL",
-    "tensors": "BLOB NOT NULL",
     "held_out": "TEXT",
     "intrinsics": "TEXT",
     "provenance": "TEXT NOT NULL",
     "created": "TEXT NOT NULL",
+    "tensors": "BLOB NOT NULL",
 }
+CHECKSUMS = {"checksum": "TEXT NOT NULL", "index_checksum": "TEXT NOT NULL"}
 
 # A row is below 64 KB at F = 512; this leaves room for F = 65536 and refuses absurd blobs.
 MAX_ROW_BYTES = 16_000_000
+CLASSIFIER_TYPE = "<f4"
 _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _ARRAYS = (
     "position_offset",
     "reference_rotation",
     "box_low",
     "box_high",
-    "classifier_weight",
     "feature_mean",
     "feature_std",
 )
@@ -55,32 +65,53 @@ _OPTIONAL_ARRAYS = ("map_from_scene", "feature_axes", "feature_axes_scale")
 
 
 def pack_row(row: SceneRow) -> tuple[Any, ...]:
-    """The values of COLUMNS; arrays go into one safetensors blob (little-endian, named, typed)."""
+    """The values of COLUMNS.
+
+    The classifier's weights are F little-endian float32; all other arrays go into one safetensors
+    blob (named, typed). ``bytes`` is the length of all others as ``row_bytes`` counts it.
+    """
     arrays = {name: np.ascontiguousarray(getattr(row, name)) for name in _ARRAYS}
     for name in _OPTIONAL_ARRAYS:
         if getattr(row, name) is not None:
             arrays[name] = np.ascontiguousarray(getattr(row, name))
     arrays.update({f"head.{k}": np.ascontiguousarray(v) for k, v in row.head_tensors.items()})
-    return (
-        row.uuid,
-        row.name,
-        row.frame_id,
-        row.map_frame,
-        row.metres_per_unit,
-        row.backbone_id,
-        row.head,
-        float(row.position_scale),
-        float(row.classifier_bias),
-        float(row.s_t),
-        float(row.s_q),
-        float(row.acceptance_threshold),
-        int(row.frames),
-        safetensors.numpy.save(arrays),
-        None if row.held_out is None else json.dumps(asdict(row.held_out)),
-        None if row.intrinsics is None else json.dumps(asdict(row.intrinsics)),
-        json.dumps(row.provenance),
-        row.created,
+    values: dict[str, Any] = {
+        "uuid": row.uuid,
+        "name": row.name,
+        "frame_id": row.frame_id,
+        "map_frame": row.map_frame,
+        "metres_per_unit": row.metres_per_unit,
+        "backbone_id": row.backbone_id,
+        "head": row.head,
+        "frames": int(row.frames),
+        "acceptance_threshold": float(row.acceptance_threshold),
+        "classifier_bias": float(row.classifier_bias),
+        "classifier": np.ascontiguousarray(row.classifier_weight, CLASSIFIER_TYPE).tobytes(),
+        "position_scale": float(row.position_scale),
+        "s_t": float(row.s_t),
+        "s_q": float(row.s_q),
+        "held_out": None if row.held_out is None else json.dumps(asdict(row.held_out)),
+        "intrinsics": None if row.intrinsics is None else json.dumps(asdict(row.intrinsics)),
+        "provenance": json.dumps(row.provenance),
+        "created": row.created,
+        "tensors": safetensors.numpy.save(arrays),
+    }
+    values["bytes"] = _length(values)
+    return tuple(values[name] for name in COLUMNS)
+
+
+def _length(values: dict[str, Any]) -> int:
+    """Of all columns but ``bytes`` itself; numbers as they are written out."""
+    return sum(
+        len(value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass"))
+        for name, value in values.items()
+        if name != "bytes"
     )
+
+
+def row_bytes(row: SceneRow) -> int:
+    """What one scene costs in the bank: the bytes of its columns."""
+    return int(pack_row(row)[list(COLUMNS).index("bytes")])
 
 
 def row_checksum(scene_id: int, columns: Sequence[Any]) -> str:
@@ -92,6 +123,23 @@ def row_checksum(scene_id: int, columns: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
+def index_checksum(scene_id: int, columns: Sequence[Any], checksum: str) -> str:
+    """SHA-256 hex over the id, the columns of the index, and the checksum of the whole row.
+
+    Quick, since it is computed of all rows when a bank is opened. Whoever has held it against the
+    index knows by ``checksum`` what the whole row must be.
+    """
+    *small, classifier = columns
+    content = repr((scene_id, *small, checksum)).encode()
+    return hashlib.sha256(classifier + content).hexdigest()
+
+
+def checksums(scene_id: int, columns: Sequence[Any]) -> tuple[str, str]:
+    """The values of CHECKSUMS for a row's COLUMNS."""
+    checksum = row_checksum(scene_id, columns)
+    return checksum, index_checksum(scene_id, columns[: len(INDEX_COLUMNS)], checksum)
+
+
 def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
     """The inverse of ``pack_row``.
 
@@ -101,7 +149,13 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
     values = dict(zip(COLUMNS, columns, strict=True))
     try:
         _check_columns(values)
+        if values["bytes"] != _length(values):
+            raise ValueError(f"bytes is {values['bytes']}, not {_length(values)}")
+        del values["bytes"]
         arrays = safetensors.numpy.load(values.pop("tensors"))
+        if "classifier_weight" in arrays:
+            raise ValueError("tensors classifier_weight are unknown")
+        arrays["classifier_weight"] = unpack_classifier(values.pop("classifier"))
         head = {k[5:]: arrays.pop(k) for k in list(arrays) if k.startswith("head.")}
         if not all(np.isfinite(array).all() for array in (*arrays.values(), *head.values())):
             raise ModelError(f"{place}: has NaN or infinite numbers; train the scene anew")
@@ -122,6 +176,15 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
         )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{place}: not a scene of this version ({error})") from error
+
+
+def unpack_classifier(content: bytes) -> npt.NDArray[np.float32]:
+    """(F,) weights of the ``classifier`` column.
+
+    Raises:
+        ValueError: not a whole number of float32.
+    """
+    return np.frombuffer(content, CLASSIFIER_TYPE).astype(np.float32)
 
 
 _TYPES: dict[str, type] = {"TEXT": str, "REAL": float, "INTEGER": int, "BLOB": bytes}
@@ -203,10 +266,3 @@ def _held_out(fields: dict[str, Any]) -> HeldOutErrors:
 
 def _intrinsics(fields: dict[str, Any]) -> Intrinsics:
     return Intrinsics(**fields | {"distortion": tuple(fields["distortion"])})
-
-
-def row_bytes(row: SceneRow) -> int:
-    """What one scene costs in the bank: the bytes of its columns."""
-    return sum(
-        len(value if isinstance(value, bytes) else str(value).encode()) for value in pack_row(row)
-    )

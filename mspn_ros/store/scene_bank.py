@@ -16,19 +16,34 @@ from types import TracebackType
 from typing import Any
 
 from mspn_ros.records import ModelError, SceneRow
-from mspn_ros.store.row_format import COLUMNS, MAX_ROW_BYTES, pack_row, row_checksum, unpack_row
+from mspn_ros.store.row_format import (
+    CHECKSUMS,
+    COLUMNS,
+    INDEX_COLUMNS,
+    MAX_ROW_BYTES,
+    checksums,
+    pack_row,
+    row_checksum,
+    unpack_row,
+)
 
 BANK_FILE = "scenes.db"
 BUSY_TIMEOUT_S = 10.0
 APPLICATION_ID = 0x4D53504E  # "MSPN"
-FORMAT = 1
+FORMAT = 2
 
+_STORED = INDEX_COLUMNS | CHECKSUMS | COLUMNS
 _SCHEMA = (
     "CREATE TABLE scenes (id INTEGER PRIMARY KEY AUTOINCREMENT, "
-    + ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-    + ", checksum TEXT NOT NULL)"
+    + ", ".join(f"{name} {kind}" for name, kind in _STORED.items())
+    + ")"
 )
 _ALL = ", ".join(("id", *COLUMNS, "checksum"))
+# Of all rows that ever were, even where the table or its counter has been tampered with.
+_NEXT_ID = (
+    "SELECT 1 + max(coalesce((SELECT max(id) FROM scenes), 0), coalesce((SELECT max(CAST(seq AS "
+    "INTEGER)) FROM sqlite_sequence WHERE name = 'scenes'), 0))"
+)
 
 
 @dataclass(frozen=True)
@@ -174,21 +189,17 @@ class SceneBank:
 
     def _insert(self, row: SceneRow) -> SceneRow:
         columns = pack_row(row)
-        marks = ", ".join("?" * (len(COLUMNS) + 1))
-        try:
-            scene_id = self._db.execute(
-                f"INSERT INTO scenes ({', '.join(COLUMNS)}, checksum) VALUES ({marks})",
-                (*columns, ""),
-            ).lastrowid
-        except sqlite3.IntegrityError as error:
-            raise self._taken(row) from error
-        assert scene_id is not None
+        (scene_id,) = self._db.execute(_NEXT_ID).fetchone()
         if scene_id > 2**31 - 1:
             raise ModelError(f"{self.path}: scene ids are used up; make the bank anew")
-        self._db.execute(
-            "UPDATE scenes SET checksum = ? WHERE id = ?",
-            (row_checksum(scene_id, columns), scene_id),
-        )
+        marks = ", ".join("?" * (1 + len(_STORED)))
+        try:
+            self._db.execute(
+                f"INSERT INTO scenes (id, {', '.join((*COLUMNS, *CHECKSUMS))}) VALUES ({marks})",
+                (scene_id, *columns, *checksums(scene_id, columns)),
+            )
+        except sqlite3.IntegrityError as error:
+            raise self._taken(row) from error
         return replace(row, id=scene_id)
 
     def remove(self, name: str) -> None:
@@ -212,11 +223,11 @@ class SceneBank:
             row = replace(self._row(self._id_of(scene)), **fields)
             columns = pack_row(row)
             unpack_row(row.id, columns, f"{self.path} scene {scene!r}")
-            settings = ", ".join(f"{column} = ?" for column in (*COLUMNS, "checksum"))
+            settings = ", ".join(f"{column} = ?" for column in (*COLUMNS, *CHECKSUMS))
             try:
                 self._db.execute(
                     f"UPDATE scenes SET {settings} WHERE id = ?",
-                    (*columns, row_checksum(row.id, columns), row.id),
+                    (*columns, *checksums(row.id, columns), row.id),
                 )
             except sqlite3.IntegrityError as error:
                 raise self._taken(row) from error

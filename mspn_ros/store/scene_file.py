@@ -1,7 +1,7 @@
 """One scene in one file, to send to another robot: a row of the bank as safetensors.
 
-The tensors have the names and types that they have in the bank; the other columns are JSON in the
-file's metadata, beside a checksum of all.
+The tensors have the names and types that they have in the bank, the classifier's weights among
+them; the other columns are JSON in the file's metadata, beside a checksum of all.
 """
 
 from __future__ import annotations
@@ -10,16 +10,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from mspn_ros.records import ModelError, SceneRow
 from mspn_ros.store.files import write_whole
-from mspn_ros.store.row_format import COLUMNS, MAX_ROW_BYTES, pack_row, row_checksum, unpack_row
+from mspn_ros.store.row_format import (
+    CLASSIFIER_TYPE,
+    COLUMNS,
+    MAX_ROW_BYTES,
+    pack_row,
+    row_checksum,
+    unpack_classifier,
+    unpack_row,
+)
 
-SCENE_FILE_FORMAT = 1
+SCENE_FILE_FORMAT = 2
 _KEY = "mspn_scene"
+_CLASSIFIER = "classifier_weight"
 
 
 def write_scene_file(path: Path, row: SceneRow) -> None:
@@ -30,6 +40,7 @@ def write_scene_file(path: Path, row: SceneRow) -> None:
     """
     columns = dict(zip(COLUMNS, pack_row(row), strict=True))
     tensors = safetensors.numpy.load(columns.pop("tensors"))
+    tensors[_CLASSIFIER] = unpack_classifier(columns.pop("classifier"))
     fields = {
         "format": SCENE_FILE_FORMAT,
         "columns": columns,
@@ -55,6 +66,8 @@ def read_scene_file(path: Path) -> SceneRow:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             fields = json.loads((file.metadata() or {})[_KEY])
         version, columns = fields["format"], dict(fields["columns"])
+        weight_F = np.asarray(tensors.pop(_CLASSIFIER), CLASSIFIER_TYPE)
+        blobs = {"classifier": weight_F.tobytes(), "tensors": safetensors.numpy.save(tensors)}
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; 'mspn scenes export' writes one") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -67,7 +80,7 @@ def read_scene_file(path: Path) -> SceneRow:
             f"{path}: a scene file of format {version!r:.20}, this version reads "
             f"{SCENE_FILE_FORMAT}; export the scene with a version like this one"
         )
-    return _checked(path, {**columns, "tensors": safetensors.numpy.save(tensors)}, fields)
+    return _checked(path, {**columns, **blobs}, fields)
 
 
 def _checked(path: Path, columns: dict[str, Any], fields: dict[str, Any]) -> SceneRow:
