@@ -8,6 +8,7 @@ x, y, z, w as in ROS and SciPy. NumPy only, so that any room can import this mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ ImageHW3 = npt.NDArray[np.uint8]
 
 # An image may differ from its camera's aspect ratio by rounding, not by a crop or a turn.
 _ASPECT_TOLERANCE = 0.03
+
+# Names in one line of an error.
+_MOST_NAMED = 20
 
 UNKNOWN_SCENE_ID = -1
 UNKNOWN_SCENE = "unknown"
@@ -131,6 +135,13 @@ class BadFrame:
     reason: str
 
 
+def listing(names: Sequence[str]) -> str:
+    """Names for a message of one line: a bank may have 100,000."""
+    rest = len(names) - _MOST_NAMED
+    shown = ", ".join(names[:_MOST_NAMED]) or "none"
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
 def unit_name(metres_per_unit: float | None) -> str:
     """``m`` where positions are metres, ``u`` where the unit is another or unknown."""
     return "m" if metres_per_unit == 1.0 else "u"
@@ -142,7 +153,9 @@ class PoseEstimate:
 
     ``position`` (3,) and ``quaternion`` (4,) xyzw are camera-to-scene, None while the place is
     unknown. ``covariance`` (6, 6) follows REP-103: x, y, z in units squared, then rotations about
-    the fixed axes x, y, z in rad^2. ``reason`` says why there is no pose.
+    the fixed axes x, y, z in rad^2. ``reason`` says why there is no pose. ``probabilities`` are
+    those of the ten most likely scenes, or of all; a bank may have 100,000. ``metres_per_unit`` is
+    that of the position, None where it is unknown; a pose in a map is metric already.
     """
 
     scene_id: int
@@ -154,6 +167,7 @@ class PoseEstimate:
     covariance: Array | None = None
     reason: str = ""
     probabilities: dict[str, float] = field(default_factory=dict)
+    metres_per_unit: float | None = 1.0
 
     @property
     def known(self) -> bool:

@@ -59,7 +59,7 @@ def evaluate(
     Raises:
         DatasetError: a scene without that split, or one that the model does not know.
     """
-    known = {row.name for row in localizer.rows}
+    known = {scene.name for scene in localizer.scenes}
     for scene in scenes:
         if scene.name not in known:
             raise DatasetError(

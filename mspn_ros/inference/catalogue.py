@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mspn_ros.records import SceneRow
+from mspn_ros.store.bank_index import BankIndex
 from mspn_ros.store.row_format import row_bytes
 
 
@@ -36,3 +37,9 @@ def scene_info(row: SceneRow) -> SceneInfo:
         row_bytes(row),
         row.backbone_id,
     )
+
+
+def indexed_scenes(index: BankIndex) -> tuple[SceneInfo, ...]:
+    """The catalogue of all rows that a bank's index has."""
+    columns = [getattr(index, field.name) for field in fields(SceneInfo)]
+    return tuple(SceneInfo(*values) for values in zip(*columns, strict=True))

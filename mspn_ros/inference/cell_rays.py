@@ -54,32 +54,25 @@ class CellRays:
         self, rows: Sequence[SceneRow], view: View, cells: int, device: torch.device
     ) -> None:
         self._view, self._cells, self._device = view, cells, device
-        # Many scenes share a camera: rays are kept once for each camera, not for each scene.
-        self._cameras = list(dict.fromkeys(row.intrinsics for row in rows))
-        place = {camera: i for i, camera in enumerate(self._cameras)}
-        self._camera_N = torch.tensor([place[row.intrinsics] for row in rows], device=device)
-        self._known: dict[tuple[int, int, tuple[Intrinsics | None, ...]], Tensor] = {}
+        self._cameras = [row.intrinsics for row in rows]
+        self._known: dict[tuple[int, int, Intrinsics | None], Tensor] = {}
 
-    def __call__(self, shots: Sequence[Shot], scene_B: Tensor) -> Tensor:
-        """Rays (B, C, 3) of each image, the scene standing in where its camera is not known."""
-        rays = []
-        for i, shot in enumerate(shots):
-            if shot.camera is not None:
-                rays.append(self._of(shot, (shot.camera,)))
-            else:
-                table_UC3 = self._of(shot, tuple(self._cameras))
-                rays.append(table_UC3[self._camera_N[scene_B[i : i + 1]]])
-        return torch.cat(rays)
+    def __call__(self, shots: Sequence[Shot], places: Sequence[int]) -> Tensor:
+        """Rays (B, C, 3) of each image; the row at its place stands in where it has no camera."""
+        rays = [
+            self._of(shot.height, shot.width, shot.camera or self._cameras[place])
+            for shot, place in zip(shots, places, strict=True)
+        ]
+        return torch.stack(rays)
 
-    def _of(self, shot: Shot, cameras: tuple[Intrinsics | None, ...]) -> Tensor:
-        """Rays (U, C, 3) of each of the cameras in an image of the shot's size."""
-        key = (shot.height, shot.width, cameras)
+    def _of(self, height: int, width: int, camera: Intrinsics | None) -> Tensor:
+        """Rays (C, 3) of a camera in an image of this size."""
+        key = (height, width, camera)
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            chosen = [_fitting(shot, camera) for camera in cameras]
-            vectors = [camera_vector(self._view.camera(camera)) for camera in chosen]
-            camera_UK = torch.tensor(vectors, dtype=torch.float64)
-            pixel_UC2 = cell_centres(self._view.size, self._cells).expand(len(chosen), -1, -1)
-            self._known[key] = pixel_rays(camera_UK, pixel_UC2).float().to(self._device)
+            vector = camera_vector(self._view.camera(_fitting(Shot(height, width), camera)))
+            camera_1K = torch.tensor([vector], dtype=torch.float64)
+            pixel_1C2 = cell_centres(self._view.size, self._cells).expand(1, -1, -1)
+            self._known[key] = pixel_rays(camera_1K, pixel_1C2)[0].float().to(self._device)
         return self._known[key]

@@ -38,7 +38,7 @@ class Evidence:
 def gather_evidence(
     coding: PoseCoding, reading: Reading, scene: int, row: SceneRow, shot: Shot
 ) -> Evidence:
-    """Decode the first image's reading; ``scene`` is the coding's index of ``row``."""
+    """Decode the first image's reading; ``scene`` is the place of ``row`` in the coding."""
     assert reading.votes is not None
     position, quaternion = coding.decode(
         reading.pose_BP[:1], torch.tensor([scene], device=reading.pose_BP.device)

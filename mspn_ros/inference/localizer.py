@@ -15,6 +15,7 @@ from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
 from mspn_ros.inference.fit import RowFit
 from mspn_ros.inference.read_out import Answer, ReadOut
+from mspn_ros.inference.served_rows import WHOLE_BYTES, ServedRows
 from mspn_ros.network.backbone import Features
 from mspn_ros.records import (
     UNKNOWN_SCENE,
@@ -23,19 +24,22 @@ from mspn_ros.records import (
     ConfigError,
     ImageHW3,
     Intrinsics,
-    ModelError,
     PoseEstimate,
     SceneRow,
+    listing,
 )
 from mspn_ros.store.backbone_file import load_backbone
-from mspn_ros.store.scene_bank import SceneBank
 
 
 class Localizer:
     """A loaded model. ``localize`` is deterministic: the same image gives the same answer."""
 
-    def __init__(self, model_dir: Path, device: str = "auto") -> None:
+    def __init__(
+        self, model_dir: Path, device: str = "auto", whole_bytes: int = WHOLE_BYTES
+    ) -> None:
         """Load a model directory; prefer :meth:`load`.
+
+        ``whole_bytes``: see ``ServedRows``.
 
         Raises:
             ModelError: the directory, backbone or bank is missing, damaged or foreign.
@@ -50,20 +54,24 @@ class Localizer:
         self.engine = self._engine.name
         self.engine_reason = f"{self.device}: {why}"
         self.bank_version = 0
-        self.refused: dict[str, str] = {}
+        self._whole_bytes = whole_bytes
+        self._read_out: ReadOut | None = None
         self.reload()
 
     @classmethod
-    def load(cls, model_dir: Path, device: str = "auto") -> Localizer:
+    def load(
+        cls, model_dir: Path, device: str = "auto", whole_bytes: int = WHOLE_BYTES
+    ) -> Localizer:
         """Load ``model_dir`` (backbone.safetensors, scenes.db) onto ``device`` and warm up.
 
-        ``device``: auto (CUDA where there is one), cpu, cuda, cuda:N.
+        ``device``: auto (CUDA where there is one), cpu, cuda, cuda:N. A bank of more than
+        ``whole_bytes`` is opened by its classifier, heads are read on demand (``ServedRows``).
 
         Raises:
             ModelError: the directory, backbone or bank is missing, damaged or foreign.
             ConfigError: no such device.
         """
-        localizer = cls(Path(model_dir), device)
+        localizer = cls(Path(model_dir), device, whole_bytes)
         # The first pass pays for lazy initialisation; a robot's first frame should not.
         localizer.localize([np.zeros((480, 640, 3), np.uint8)] * 2)
         localizer.localize([np.zeros((480, 640, 3), np.uint8)])
@@ -77,32 +85,39 @@ class Localizer:
         Raises:
             ModelError: the bank is missing, no scene bank, or has no row that can be served.
         """
-        with SceneBank(self.model_dir) as bank:
-            content = bank.read()
-        rows, foreign = self._fit.sort(content.rows)
-        refused = {**content.refused, **foreign}
-        if not rows:
-            for reason in refused.values():
-                raise ModelError(f"{self.model_dir}: no scene can be served: {reason}")
-            raise ModelError(f"{self.model_dir}: the scene bank is empty; train or add a scene")
-        self._read_out = ReadOut(rows, self.architecture, self._grids, self.device)
-        self.refused = refused
+        rows = ServedRows(self.model_dir, self._fit, self._whole_bytes)
+        made_for = self.architecture, self._grids, self.device
+        self._read_out = ReadOut(rows, *made_for, before=self._read_out)
         self.bank_version += 1
+
+    @property
+    def _in_service(self) -> ReadOut:
+        assert self._read_out is not None
+        return self._read_out
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Rows that are not in service, by name or number, and why.
+
+        A row of a large bank can come in when it is asked for, see ``ServedRows``.
+        """
+        return self._in_service.rows.refused
 
     @property
     def scenes(self) -> tuple[SceneInfo, ...]:
         """The catalogue of the rows in service."""
-        return self._read_out.scenes
+        return self._in_service.scenes
 
     @property
     def reads_cameras(self) -> bool:
         """Whether answers depend on the images' cameras, as those of dense heads do."""
-        return self._read_out.reads_rays
+        heads = set(self._in_service.rows.columns.head)
+        return any(self._grids[self._fit.grid(kind)] for kind in heads)
 
     @property
-    def rows(self) -> tuple[SceneRow, ...]:
-        """The rows in service, in the order of their ids."""
-        return self._read_out.rows
+    def rows(self) -> Sequence[SceneRow]:
+        """The rows in service, in the order of their ids; some may have to be read first."""
+        return self._in_service.rows
 
     def localize(
         self,
@@ -123,11 +138,11 @@ class Localizer:
         """
         if not images:
             return []
-        read_out = self._read_out  # one bank for the whole call, even if reloaded meanwhile
+        read_out = self._in_service  # one bank for the whole call, even if reloaded meanwhile
         forced = _index(read_out, scene)
         features, shots = self._features(images, cameras)
         return [
-            _estimate(read_out.rows, answer, forced, min_confidence)
+            _estimate(read_out, answer, forced, min_confidence)
             for answer in read_out(features, shots, forced)
         ]
 
@@ -150,16 +165,19 @@ class Localizer:
         Raises:
             ConfigError: as ``localize``; or the scene's head has neither cells nor landmarks.
         """
-        read_out = self._read_out
+        read_out = self._in_service
         features, shots = self._features([image], [camera])
-        _, (index,), ((_, reading),) = read_out.read(features, shots, _index(read_out, scene))
-        row = read_out.rows[index]
+        _, readings, troubles = read_out.read(features, shots, _index(read_out, scene))
+        for trouble in troubles.values():
+            raise ConfigError(trouble)
+        _, group, (place,), reading = readings[0]
+        row = group.rows[place]
         if reading.votes is None:
             raise ConfigError(
                 f"scene {row.name!r} has a head of kind {row.head}: no votes and no landmarks to "
                 "show"
             )
-        return gather_evidence(read_out.coding, reading, index, row, shots[0])
+        return gather_evidence(group.coding, reading, place, row, shots[0])
 
 
 def _index(read_out: ReadOut, scene: str | None) -> int | None:
@@ -171,19 +189,22 @@ def _index(read_out: ReadOut, scene: str | None) -> int | None:
     if not scene:
         return None
     if scene not in read_out.index:
-        raise ConfigError(f"scene {scene!r} is not in the bank; it has {', '.join(read_out.index)}")
+        known = listing(read_out.rows.columns.name)
+        raise ConfigError(f"scene {scene!r} is not in the bank; it has {known}")
     return read_out.index[scene]
 
 
 def _estimate(
-    rows: Sequence[SceneRow],
-    answer: Answer,
-    forced: int | None,
-    min_confidence: float | None,
+    read_out: ReadOut, answer: Answer, forced: int | None, min_confidence: float | None
 ) -> PoseEstimate:
-    row, position, quaternion = rows[answer.scene], answer.position, answer.quaternion
-    confidence = float(answer.probability_N[answer.scene])
-    probabilities = {r.name: float(p) for r, p in zip(rows, answer.probability_N, strict=True)}
+    row, position, quaternion = answer.row, answer.position, answer.quaternion
+    confidence, names = answer.likely.probability, read_out.rows.columns.name
+    probabilities = {names[scene]: share for scene, share in answer.likely.scenes}
+    if row is None:
+        reason = f"{names[answer.likely.scene]} is most likely, but {answer.trouble}"
+        return PoseEstimate(
+            UNKNOWN_SCENE_ID, UNKNOWN_SCENE, confidence, reason=reason, probabilities=probabilities
+        )
     if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
         reason = f"the network's output for scene {row.name} is not finite"
         return PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)
@@ -205,6 +226,7 @@ def _estimate(
         quaternion=quaternion,
         covariance=covariance,
         probabilities=probabilities,
+        metres_per_unit=1.0 if row.map_frame else row.metres_per_unit,
     )
 
 

@@ -3,121 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mspn_ros.inference.catalogue import scene_info
-from mspn_ros.inference.cell_rays import CellRays, Shot
+from mspn_ros.inference.catalogue import SceneInfo, indexed_scenes
+from mspn_ros.inference.cell_rays import Shot
+from mspn_ros.inference.loaded_rows import LoadedGroup, LoadedRows
+from mspn_ros.inference.scene_logits import SceneLogits
+from mspn_ros.inference.served_rows import ServedRows
 from mspn_ros.network.backbone import Architecture, Features, Grid
-from mspn_ros.network.coding import PoseCoding
-from mspn_ros.network.heads import SceneClassifier, head_of_rows
 from mspn_ros.network.scene_head import Reading
 from mspn_ros.records import Array, SceneRow
 
+# Of so many scenes an answer tells the probabilities.
+MOST_LIKELY = 10
 
-class Answer(NamedTuple):
-    """Of one image: probabilities (N,), the index of the scene that answered, and its pose.
 
-    ``position`` (3,), ``quaternion`` (4,) xyzw; ``covariance`` (6, 6) of position and rotation
-    vector as the head gives it, None for heads that give none. All in the scene's frame.
+class Likely(NamedTuple):
+    """Of one image: the scene that answers and its probability among all scenes in service.
+
+    ``scenes`` are the most likely ones, by their place in the bank, with their probabilities;
+    MOST_LIKELY of them, or all.
     """
 
-    probability_N: Array
     scene: int
+    probability: float
+    scenes: tuple[tuple[int, float], ...]
+
+
+class Answer(NamedTuple):
+    """Of one image: how likely scenes are, the row that answered, and its pose.
+
+    ``position`` (3,), ``quaternion`` (4,) xyzw; ``covariance`` (6, 6) of position and rotation
+    vector as the head gives it, None for heads that give none. All in the scene's frame. Without
+    a row, ``trouble`` says why it could not be read; the pose is then NaN.
+    """
+
+    likely: Likely
+    row: SceneRow | None
     position: Array
     quaternion: Array
     covariance: Array | None
+    trouble: str = ""
 
 
-class _Group:
-    """The scenes whose heads are of one kind, stacked; ``scenes`` are their indices in the bank."""
+class GroupReading(NamedTuple):
+    """What the heads of one group say: of which images, by which places of the group."""
 
-    def __init__(
-        self,
-        kind: str,
-        rows: Sequence[SceneRow],
-        scenes: Sequence[int],
-        architecture: Architecture,
-        grids: dict[Grid, int],
-        device: torch.device,
-    ) -> None:
-        stored = [{k: torch.tensor(v) for k, v in row.head_tensors.items()} for row in rows]
-        feature_size = rows[0].classifier_weight.size
-        self.heads = head_of_rows(kind, stored, architecture, feature_size).eval().to(device)
-        self.rays: CellRays | None = None
-        if grid := grids[self.heads.grid]:
-            self.rays = CellRays(rows, architecture.view, grid, device)
-        self.place = dict(zip(scenes, range(len(scenes)), strict=True))
-
-    def read(self, features: Features, shots: Sequence[Shot], scenes: Sequence[int]) -> Reading:
-        """Features of B images and their scenes, all of this group -> Reading."""
-        index_B = torch.tensor([self.place[i] for i in scenes], device=features.pooled_BF.device)
-        ray_BC3 = None if self.rays is None else self.rays(shots, index_B)
-        return self.heads.read(features, index_B, ray_BC3, None)
+    images: list[int]
+    group: LoadedGroup
+    places: list[int]
+    reading: Reading
 
 
 class ReadOut:
-    """The bank's rows as stacked tensors on a device; replaced whole when the bank changes."""
+    """The bank's rows as tensors on a device; replaced whole when the bank changes."""
 
     def __init__(
         self,
-        rows: Sequence[SceneRow],
+        rows: ServedRows,
         architecture: Architecture,
         grids: dict[Grid, int],
         device: torch.device,
+        before: ReadOut | None = None,
     ) -> None:
-        """``rows`` are those that fit, see ``RowFit``."""
-        self.scenes = tuple(scene_info(row) for row in rows)
-        self.rows = tuple(rows)
-        self.index = {row.name: i for i, row in enumerate(rows)}
-        self.classifier = SceneClassifier(len(rows), rows[0].classifier_weight.size)
-        for i, row in enumerate(rows):
-            weight = torch.tensor(row.classifier_weight)[None]
-            self.classifier.rows.set_row(
-                i, {"weight": weight, "bias": torch.tensor([row.classifier_bias])}
-            )
-        self.classifier.to(device)
-        self.coding = PoseCoding(
-            torch.tensor(np.stack([row.position_offset for row in rows])),
-            torch.tensor([row.position_scale for row in rows]),
-            torch.tensor(np.stack([row.reference_rotation for row in rows])),
-        ).to(device)
-        self._groups = {}
-        for kind in dict.fromkeys(row.head for row in rows):
-            scenes = [i for i, row in enumerate(rows) if row.head == kind]
-            members = [rows[i] for i in scenes]
-            self._groups[kind] = _Group(kind, members, scenes, architecture, grids, device)
+        """``before``: what served until now; memory is shared with it where rows were added."""
+        self.rows = rows
+        self.logits: SceneLogits = SceneLogits(
+            rows.columns, device, before.logits if before else None
+        )
+        self.loaded = LoadedRows(rows, architecture, grids, device)
 
-    @property
-    def reads_rays(self) -> bool:
-        """Whether any of the heads needs to know along which rays an image looks."""
-        return any(group.rays is not None for group in self._groups.values())
+    @cached_property
+    def scenes(self) -> tuple[SceneInfo, ...]:
+        """The catalogue, made when first asked for."""
+        return indexed_scenes(self.rows.columns)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Names to places in the bank."""
+        return {name: i for i, name in enumerate(self.rows.columns.name)}
 
     @torch.inference_mode()
     def read(
         self, features: Features, shots: Sequence[Shot], forced: int | None
-    ) -> tuple[Tensor, list[int], list[tuple[list[int], Reading]]]:
+    ) -> tuple[list[Likely], list[GroupReading], dict[int, str]]:
         """As calls, but what the heads say as they say it.
 
-        Probabilities (B, N) float64, the scenes that answer, and for each kind of head that was
-        asked the images that it was asked about, with its Reading of them.
+        How likely scenes are of each image; the readings, group by group; and of scenes whose
+        rows could not be read, why.
         """
-        probability_BN = self.classifier(features.pooled_BF).double().softmax(1)
-        scenes = [forced] * len(shots) if forced is not None else probability_BN.argmax(1).tolist()
-        images: dict[str, list[int]] = {}
-        for i, scene in enumerate(scenes):
-            images.setdefault(self.rows[scene].head, []).append(i)
+        likely = self._likely(features.pooled_BF, forced)
+        groups, troubles = self.loaded.groups({one.scene for one in likely})
+        asked: dict[int, list[int]] = {}
+        for i, one in enumerate(likely):
+            if one.scene not in troubles:
+                asked.setdefault(id(groups[one.scene]), []).append(i)
         readings = []
-        for kind, members in images.items():
+        for images in asked.values():
+            group = groups[likely[images[0]].scene]
             own = features
-            if len(members) < len(shots):
-                own = features.of(torch.tensor(members, device=features.pooled_BF.device))
-            asked = [shots[i] for i in members], [scenes[i] for i in members]
-            readings.append((members, self._groups[kind].read(own, *asked)))
-        return probability_BN, scenes, readings
+            if len(images) < len(shots):
+                own = features.of(torch.tensor(images, device=features.pooled_BF.device))
+            places = [group.place[likely[i].scene] for i in images]
+            reading = group.read(own, [shots[i] for i in images], places)
+            readings.append(GroupReading(images, group, places, reading))
+        return likely, readings, troubles
+
+    def _likely(self, feature_BF: Tensor, forced: int | None) -> list[Likely]:
+        logit_BN = self.logits(feature_BF)
+        logit_BK, scene_BK = logit_BN.topk(min(MOST_LIKELY, logit_BN.shape[1]))
+        total_B1 = logit_BN.double().logsumexp(1, keepdim=True)
+        own_B1 = logit_BK[:, :1] if forced is None else logit_BN[:, forced : forced + 1]
+        log_BX = torch.cat((own_B1, logit_BK), 1).double() - total_B1
+        # One copy back from the device; places are exact in float64.
+        packed_BX = torch.cat((log_BX.exp(), scene_BK.double()), 1).tolist()
+        found = []
+        for own, *values in packed_BX:
+            half = len(values) // 2
+            scenes = [int(scene) for scene in values[half:]]
+            best = tuple(zip(scenes, values[:half], strict=True))
+            found.append(Likely(scenes[0] if forced is None else forced, own, best))
+        return found
 
     @torch.inference_mode()
     def __call__(
@@ -127,29 +138,26 @@ class ReadOut:
 
         ``shots`` are the images as they came; ``forced`` is the scene that is known.
         """
-        probability_BN, scenes, readings = self.read(features, shots, forced)
+        likely, readings, troubles = self.read(features, shots, forced)
         answers: dict[int, Answer] = {}
-        for members, reading in readings:
-            scene_B = torch.tensor([scenes[i] for i in members], device=probability_BN.device)
-            position, quaternion = self.coding.decode(reading.pose_BP, scene_B)
-            parts = [probability_BN[members], position, quaternion]
+        for images, group, places, reading in readings:
+            place_B = torch.tensor(places, device=features.pooled_BF.device)
+            parts = list(group.coding.decode(reading.pose_BP, place_B))
             if reading.covariance_B66 is not None:
-                own = self.coding.decode_covariance(reading.covariance_B66, scene_B)
+                own = group.coding.decode_covariance(reading.covariance_B66, place_B)
                 parts.append(own.flatten(1))
-            # One copy back from the device instead of four.
+            # One copy back from the device instead of three.
             packed = torch.cat(parts, 1).cpu().numpy()
-            ends = np.cumsum([part.shape[1] for part in parts])[:-1]
-            for i, row in zip(members, packed, strict=True):
-                answers[i] = _answer(scenes[i], *np.split(row, ends))
+            for i, place, row in zip(images, places, packed, strict=True):
+                answers[i] = _answer(likely[i], group.rows[place], row)
+        nothing = np.full(7, np.nan)
+        for i, one in enumerate(likely):
+            if one.scene in troubles:
+                answers[i] = _answer(one, None, nothing)._replace(trouble=troubles[one.scene])
         return [answers[i] for i in range(len(shots))]
 
 
-def _answer(
-    scene: int,
-    probability_N: Array,
-    position: Array,
-    quaternion: Array,
-    covariance_36: Array | None = None,
-) -> Answer:
-    covariance = None if covariance_36 is None else covariance_36.reshape(6, 6)
-    return Answer(probability_N, scene, position, quaternion, covariance)
+def _answer(likely: Likely, row: SceneRow | None, packed: Array) -> Answer:
+    position, quaternion, covariance = np.split(packed, (3, 7))
+    own = covariance.reshape(6, 6) if covariance.size else None
+    return Answer(likely, row, position, quaternion, own)

@@ -6,7 +6,7 @@ SceneHead and enter it in make_head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -67,6 +67,11 @@ def make_head(
     )
 
 
+def padded_landmarks(row: Mapping[str, Sized]) -> int:
+    """How many landmarks a stored row is filled up to; the least number for kinds without."""
+    return max(1, -(-len(row.get("point", ())) // ROW_PADDING)) * ROW_PADDING
+
+
 def head_of_rows(
     kind: str, rows: Sequence[dict[str, Tensor]], architecture: Architecture, feature_size: int
 ) -> SceneHead:
@@ -76,8 +81,7 @@ def head_of_rows(
         ConfigError: see ``make_head``.
         ValueError: a row has other tensors or shapes than a row of this kind.
     """
-    most = max((len(row.get("point", ())) for row in rows), default=0)
-    landmarks = max(1, -(-most // ROW_PADDING)) * ROW_PADDING
+    landmarks = max((padded_landmarks(row) for row in rows), default=ROW_PADDING)
     heads = make_head(kind, len(rows), architecture, feature_size, landmarks)
     for i, row in enumerate(rows):
         heads.set_row(i, row)

@@ -48,6 +48,7 @@ from mspn_ros.records import (
     MspnError,
     PoseEstimate,
     RosError,
+    listing,
 )
 
 # Seconds between two log lines about the same trouble.
@@ -220,7 +221,7 @@ class LocalizerNode(LifecycleNode):
             self._log_throttled(cause, f"frame on {self._camera} rejected ({cause}): {reason}")
             return cause
         self._scene = estimate.scene
-        scale = self._metres_per_unit(localizer.scenes, estimate)
+        scale = self._metres_per_unit(estimate)
         axes = read_parameter(self, "pose_axes")
         outputs.publish_estimate(header, self._camera, estimate, scale, axes)
         return None
@@ -240,16 +241,12 @@ class LocalizerNode(LifecycleNode):
             "stands in"
         )
 
-    def _metres_per_unit(self, scenes: Sequence[SceneInfo], estimate: PoseEstimate) -> float:
-        scene = next((s for s in scenes if s.id == estimate.scene_id), None)
-        # Where the scene lies in a map, the stored similarity has made it metric already.
-        if scene is None or scene.map_frame is not None:
-            return 1.0
-        if scene.metres_per_unit is not None:
-            return scene.metres_per_unit
-        if scene.name not in self._unscaled:
-            self._unscaled.add(scene.name)
-            self.get_logger().warning(_unscaled_text(scene.name))
+    def _metres_per_unit(self, estimate: PoseEstimate) -> float:
+        if estimate.metres_per_unit is not None:
+            return estimate.metres_per_unit
+        if estimate.scene not in self._unscaled:
+            self._unscaled.add(estimate.scene)
+            self.get_logger().warning(_unscaled_text(estimate.scene))
         return 1.0
 
     def _log_throttled(self, key: str, text: str) -> None:
@@ -335,9 +332,7 @@ class LocalizerNode(LifecycleNode):
 def _require_scene(scenes: Sequence[SceneInfo], name: str) -> None:
     names = [scene.name for scene in scenes]
     if name and name not in names:
-        raise ConfigError(
-            f"parameter scene: {name!r} is not in the bank; it has {', '.join(names)}"
-        )
+        raise ConfigError(f"parameter scene: {name!r} is not in the bank; it has {listing(names)}")
 
 
 def _unscaled_text(scene: str) -> str:

@@ -148,7 +148,7 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
     """
     values = dict(zip(COLUMNS, columns, strict=True))
     try:
-        _check_columns(values)
+        _check_types(values, COLUMNS)
         if values["bytes"] != _length(values):
             raise ValueError(f"bytes is {values['bytes']}, not {_length(values)}")
         del values["bytes"]
@@ -160,6 +160,7 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
         if not all(np.isfinite(array).all() for array in (*arrays.values(), *head.values())):
             raise ModelError(f"{place}: has NaN or infinite numbers; train the scene anew")
         _check_shapes(dict(arrays))
+        _check_index_ranges(values)
         _check_ranges(values, arrays)
         held_out, intrinsics = values.pop("held_out"), values.pop("intrinsics")
         provenance = json.loads(values.pop("provenance"))
@@ -190,19 +191,31 @@ def unpack_classifier(content: bytes) -> npt.NDArray[np.float32]:
 _TYPES: dict[str, type] = {"TEXT": str, "REAL": float, "INTEGER": int, "BLOB": bytes}
 
 
-def _check_columns(values: dict[str, Any]) -> None:
+def check_index_values(columns: Sequence[Any]) -> None:
+    """Types and ranges of a row's INDEX_COLUMNS.
+
+    Raises:
+        ValueError: what no training writes; it would be served silently wrong.
+    """
+    values = dict(zip(INDEX_COLUMNS, columns, strict=True))
+    _check_types(values, INDEX_COLUMNS)
+    _check_index_ranges(values)
+    weight_F = np.frombuffer(values["classifier"], CLASSIFIER_TYPE)
+    # One sum tells of a NaN or infinity.
+    if not math.isfinite(float(weight_F.sum())) and not np.isfinite(weight_F).all():
+        raise ValueError("classifier has NaN or infinite numbers")
+
+
+def _check_types(values: dict[str, Any], declared: dict[str, str]) -> None:
     """SQLite stores any type in any column: hold each against its declaration."""
-    for name, declared in COLUMNS.items():
+    for name, declaration in declared.items():
         value = values[name]
-        if value is None and "NOT NULL" not in declared:
+        if value is None and "NOT NULL" not in declaration:
             continue
-        if not isinstance(value, _TYPES[declared.split()[0]]):
-            raise ValueError(f"{name} is {value!r:.40}, not {declared.split()[0]}")
+        if not isinstance(value, _TYPES[declaration.partition(" ")[0]]):
+            raise ValueError(f"{name} is {value!r:.40}, not {declaration.split()[0]}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} is not finite")
-    for name in ("position_scale", "metres_per_unit"):
-        if values[name] is not None and values[name] <= 0:
-            raise ValueError(f"{name} is {values[name]}, not above 0")
 
 
 def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -227,8 +240,8 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
             raise ValueError(f"{name} has no unit quaternion")
 
 
-def _check_ranges(values: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """What no training writes, but would give poses that are silently wrong."""
+def _check_index_ranges(values: dict[str, Any]) -> None:
+    """What no training writes, but would give answers that are silently wrong."""
     for name in ("uuid", "name", "frame_id", "map_frame"):
         value = values[name]
         if value is not None and not _NAME.fullmatch(value):
@@ -237,6 +250,15 @@ def _check_ranges(values: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -
         raise ValueError(f"acceptance_threshold is {values['acceptance_threshold']}, not 0 to 1")
     if values["frames"] < 1:
         raise ValueError(f"frames is {values['frames']}, not at least 1")
+    scale = values["metres_per_unit"]
+    if scale is not None and scale <= 0:
+        raise ValueError(f"metres_per_unit is {scale}, not above 0")
+
+
+def _check_ranges(values: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """As ``_check_index_ranges``, of what gives poses."""
+    if values["position_scale"] <= 0:
+        raise ValueError(f"position_scale is {values['position_scale']}, not above 0")
     if (arrays["box_high"] < arrays["box_low"]).any():
         raise ValueError("box_high is below box_low")
     if (arrays["feature_std"] < 0).any():

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mspn_ros.records import ModelError, SceneRow
+from mspn_ros.records import ModelError, SceneRow, listing
+from mspn_ros.store.bank_index import RECORD, BankIndex, damaged, make_index
 from mspn_ros.store.row_format import (
     CHECKSUMS,
     COLUMNS,
@@ -39,6 +40,9 @@ _SCHEMA = (
     + ")"
 )
 _ALL = ", ".join(("id", *COLUMNS, "checksum"))
+# Before anything is fetched: a blob from a stranger may be a gigabyte.
+_INDEX_SIZE = " + ".join(f"coalesce(length({name}), 0)" for name in INDEX_COLUMNS)
+_SIZE = " + ".join(f"coalesce(length({name}), 0)" for name in COLUMNS)
 # Of all rows that ever were, even where the table or its counter has been tampered with.
 _NEXT_ID = (
     "SELECT 1 + max(coalesce((SELECT max(id) FROM scenes), 0), coalesce((SELECT max(CAST(seq AS "
@@ -52,6 +56,10 @@ class BankContent:
 
     rows: list[SceneRow]
     refused: dict[str, str]
+
+
+class ChangedRowError(ModelError):
+    """A row is not what it was when the index was read: the bank has changed since."""
 
 
 class SceneBank:
@@ -105,6 +113,10 @@ class SceneBank:
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""
         self._db.close()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """For other processes' locks, from now on, instead of BUSY_TIMEOUT_S."""
+        self._db.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
 
     def _create(self) -> None:
         with self._transaction():
@@ -165,13 +177,85 @@ class SceneBank:
             raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
         return content
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read within sees the bank as it is now; writers wait.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        try:
+            with self._transaction("BEGIN"):
+                yield
+        except sqlite3.Error as error:
+            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+
+    def index(self) -> BankIndex:
+        """The first columns of all rows, checked; heads are not read.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        select = f"SELECT {', '.join(RECORD)} FROM scenes"
+        small = f"{_INDEX_SIZE} <= {MAX_ROW_BYTES}"
+        records: list[tuple[Any, ...]] = []
+        unread: dict[str, str] = {}
+        try:
+            records = self._db.execute(f"{select} WHERE {small} ORDER BY id").fetchall()
+            large = f"SELECT id FROM scenes WHERE NOT ({small})"
+            unread = {f"row {i}": self._too_large(i) for (i,) in self._db.execute(large)}
+        except sqlite3.OperationalError as error:
+            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+        except sqlite3.DatabaseError:
+            # Damaged pages: whatever can be read row by row stays in service.
+            records, unread = self._read_singly(f"{select} WHERE {small} AND id = ?")
+        return make_index(records, unread, str(self.path))
+
+    def _read_singly(self, query: str) -> tuple[list[tuple[Any, ...]], dict[str, str]]:
+        records, unread = [], {}
+        try:
+            ids = [i for (i,) in self._db.execute("SELECT id FROM scenes ORDER BY id")]
+        except sqlite3.Error as error:
+            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+        for scene_id in ids:
+            try:
+                found = self._db.execute(query, (scene_id,)).fetchall()
+                records += found
+                if not found:
+                    unread[f"row {scene_id}"] = self._too_large(scene_id)
+            except sqlite3.DatabaseError as error:
+                unread[f"row {scene_id}"] = f"{self.path}: row {scene_id} cannot be read ({error})"
+        return records, unread
+
+    def _too_large(self, scene_id: int) -> str:
+        return (
+            f"{self.path}: row {scene_id} is over the limit of {MAX_ROW_BYTES} bytes; remove the "
+            "scene"
+        )
+
+    def indexed_row(self, scene_id: int, checksum: str) -> SceneRow:
+        """A whole row, which must be the one that the index spoke of, whatever the file is now.
+
+        Raises:
+            ChangedRowError: the row is another one by now, or gone.
+            ModelError: it is damaged, or the file cannot be read.
+        """
+        try:
+            found = self._fetched(scene_id)
+        except sqlite3.Error as error:
+            raise ModelError(
+                f"{self.path}: row {scene_id} cannot be read ({error}); copy the bank anew"
+            ) from error
+        if found is None or found[-1] != checksum:
+            raise ChangedRowError(
+                f"{self.path}: row {scene_id} has changed since the bank was opened; reload it"
+            )
+        return self._checked(*found)
+
     def _checked(self, scene_id: int, *values: Any) -> SceneRow:
         columns, checksum = values[:-1], values[-1]
         if row_checksum(scene_id, columns) != checksum:
-            raise ModelError(
-                f"{self.path}: row {scene_id} is damaged (its checksum differs); remove the "
-                "scene and add it again, or copy the bank anew"
-            )
+            raise ModelError(damaged(str(self.path), scene_id))
         return unpack_row(scene_id, columns, f"{self.path} row {scene_id}")
 
     def add(self, row: SceneRow) -> SceneRow:
@@ -258,25 +342,23 @@ class SceneBank:
             raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
 
     def _row(self, scene_id: int) -> SceneRow:
-        size = " + ".join(f"coalesce(length({name}), 0)" for name in COLUMNS)
-        # Before it is fetched: a blob from a stranger may be a gigabyte.
-        (length,) = self._db.execute(
-            f"SELECT {size} FROM scenes WHERE id = ?", (scene_id,)
-        ).fetchone()
-        if length > MAX_ROW_BYTES:
-            raise ModelError(
-                f"{self.path}: row {scene_id} of {length} bytes is over the limit of "
-                f"{MAX_ROW_BYTES}; remove the scene"
-            )
-        return self._checked(
-            *self._db.execute(f"SELECT {_ALL} FROM scenes WHERE id = ?", (scene_id,)).fetchone()
-        )
+        found = self._fetched(scene_id)
+        assert found is not None
+        return self._checked(*found)
+
+    def _fetched(self, scene_id: int) -> tuple[Any, ...] | None:
+        """Id, COLUMNS and checksum as they are stored; all is fetched, so that no lock stays."""
+        query = f"SELECT {_SIZE} FROM scenes WHERE id = ?"
+        sizes = self._db.execute(query, (scene_id,)).fetchall()
+        if sizes and sizes[0][0] > MAX_ROW_BYTES:
+            raise ModelError(self._too_large(scene_id))
+        found = self._db.execute(f"SELECT {_ALL} FROM scenes WHERE id = ?", (scene_id,)).fetchall()
+        return found[0] if found else None
 
     def _id_of(self, name: str) -> int:
         found = self._db.execute("SELECT id FROM scenes WHERE name = ?", (name,)).fetchone()
         if found is None:
-            known = ", ".join(self.names()) or "none"
-            raise ModelError(f"{self.path}: no scene {name!r}; it has {known}")
+            raise ModelError(f"{self.path}: no scene {name!r}; it has {listing(self.names())}")
         return int(found[0])
 
     @contextmanager

@@ -1,0 +1,254 @@
+"""Large banks: opened by their classifier, heads on demand, and never a pose that differs."""
+
+import shutil
+import sqlite3
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from models import make_landmark_model, make_tiny_model
+
+from mspn_ros.inference.loaded_rows import MOST_LOADED
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.read_out import MOST_LIKELY
+from mspn_ros.inference.scene_logits import capacity
+from mspn_ros.store.scene_bank import SceneBank
+
+NAMES = [f"room_{i:03d}" for i in range(80)]
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("scale") / "model", NAMES)
+
+
+@pytest.fixture
+def model(pristine, tmp_path):
+    return shutil.copytree(pristine, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    random = np.random.default_rng(5)
+    coarse = random.integers(0, 255, (4, 5, 7, 3), dtype=np.uint8)
+    return [cv2.resize(c, (160, 120), interpolation=cv2.INTER_CUBIC) for c in coarse]
+
+
+def on_demand(model):
+    return Localizer.load(model, "cpu", whole_bytes=0)
+
+
+def assert_same_poses(ones, others):
+    for one, other in zip(ones, others, strict=True):
+        assert one.scene == other.scene
+        np.testing.assert_array_equal(one.position, other.position)
+        np.testing.assert_array_equal(one.quaternion, other.quaternion)
+        np.testing.assert_array_equal(one.covariance, other.covariance)
+
+
+def best(localizer, picture):
+    return localizer.localize([picture])[0].scene
+
+
+def test_poses_are_the_same_bits_however_a_bank_is_loaded(pristine, pictures):
+    whole, lazy = Localizer.load(pristine, "cpu"), on_demand(pristine)
+    # More scenes than stay loaded, so that rows are let go and read again.
+    assert len(NAMES) > 2 * MOST_LOADED
+    for name in (*NAMES, *NAMES[:3]):
+        assert_same_poses(whole.localize(pictures[:1], name), lazy.localize(pictures[:1], name))
+    for picture in pictures:
+        assert_same_poses(whole.localize([picture]), lazy.localize([picture]))
+    assert_same_poses(whole.localize(pictures), lazy.localize(pictures))
+    assert whole.scenes == lazy.scenes
+    assert lazy.refused == {}
+
+
+def test_poses_are_the_same_bits_whatever_else_is_in_the_bank(model, pictures):
+    def answers(localizer):
+        return localizer.localize(pictures[:1], NAMES[7]) + localizer.localize(pictures, NAMES[7])
+
+    before = answers(Localizer.load(model, "cpu"))
+    with SceneBank(model, read_only=False) as bank:
+        for name in NAMES[:7] + NAMES[8:]:
+            bank.remove(name)
+    assert_same_poses(before, answers(Localizer.load(model, "cpu")))
+    assert_same_poses(before, answers(on_demand(model)))
+
+
+def test_landmark_poses_are_the_same_bits_beside_a_scene_with_many_more(tmp_path, pictures):
+    # Rows are filled up with landmarks that are not there: how far must not depend on others.
+    model = make_landmark_model(tmp_path / "m")
+    before = Localizer.load(model, "cpu").localize(pictures[:1], "hall")
+    with SceneBank(model, read_only=False) as bank:
+        lab = bank.row("lab")
+        tensors = dict(lab.head_tensors)
+        for name in ("point", "key", "nowhere"):
+            tensors[name] = np.concatenate([tensors[name]] * 70)
+        bank.add(replace(lab, name="many", uuid="many", head_tensors=tensors, id=0))
+    for localizer in (Localizer.load(model, "cpu"), on_demand(model)):
+        assert localizer.localize(pictures[:1], "many")[0].known
+        assert_same_poses(before, localizer.localize(pictures[:1], "hall"))
+        assert localizer.reads_cameras
+
+
+def test_probabilities_are_those_of_all_scenes_however_few_are_told(pristine, pictures):
+    localizer = Localizer.load(pristine, "cpu")
+    with SceneBank(pristine) as bank:
+        rows = bank.rows()
+    weight_NF = np.stack([row.classifier_weight for row in rows]).astype(np.float64)
+    bias_N = np.array([row.classifier_bias for row in rows])
+    for picture in pictures:
+        features, _ = localizer._features([picture], None)
+        logit_N = weight_NF @ features.pooled_BF[0].numpy().astype(np.float64) + bias_N
+        share_N = np.exp(logit_N - logit_N.max())
+        share_N /= share_N.sum()
+        (estimate,) = localizer.localize([picture])
+        likely = np.argsort(-share_N)[:MOST_LIKELY]
+        assert list(estimate.probabilities) == [rows[i].name for i in likely]
+        assert list(estimate.probabilities.values()) == pytest.approx(share_N[likely], rel=1e-4)
+        assert estimate.confidence == max(estimate.probabilities.values())
+        (forced,) = localizer.localize([picture], rows[3].name)
+        assert forced.confidence == pytest.approx(share_N[3], rel=1e-4)
+
+
+def test_room_for_more_scenes_never_answers(model, pictures):
+    # All logits are far below 0, which rows of zeros in the padding would beat.
+    with SceneBank(model, read_only=False) as bank:
+        for name in NAMES:
+            bank.change(name, classifier_bias=-1000.0)
+    estimates = Localizer.load(model, "cpu").localize(pictures)
+    assert all(estimate.scene in NAMES for estimate in estimates)
+    assert all(estimate.confidence > 1e-3 for estimate in estimates)
+
+
+def test_a_scene_that_is_added_within_the_capacity_needs_no_new_matrix(model, pictures):
+    assert capacity(1) == capacity(64) == 64
+    assert [capacity(n) >= n for n in range(1, 5000)].count(False) == 0
+    assert capacity(100_000) < 113_000
+    localizer = Localizer.load(model, "cpu")
+    first = localizer._in_service
+    before = localizer.localize(pictures)
+    with SceneBank(model, read_only=False) as bank:
+        row = bank.row(NAMES[0])
+        bank.add(replace(row, name="added", uuid="added", classifier_bias=1000.0, id=0))
+    localizer.reload()
+    second = localizer._in_service
+    assert second.logits.weight_NF.data_ptr() == first.logits.weight_NF.data_ptr()
+    assert best(localizer, pictures[0]) == "added"
+    # Whoever still answers by the bank before does not see the new row, though it is there.
+    features, shots = localizer._features(pictures, None)
+    old = first(features, shots, None)
+    assert [answer.row.name for answer in old] == [estimate.scene for estimate in before]
+    # A bank that another one has grown from cannot be grown from again.
+    with SceneBank(model, read_only=False) as bank:
+        bank.remove("added")
+    localizer.reload()
+    assert localizer._in_service.logits.weight_NF.data_ptr() != first.logits.weight_NF.data_ptr()
+    assert_same_poses(before, localizer.localize(pictures))
+
+
+def _flip(model, row_id, column="tensors"):
+    """Change one byte in the middle of a blob, as a bad disk does: checksums stay as they were."""
+    with sqlite3.connect(model / "scenes.db") as db:
+        ((content,),) = db.execute(f"SELECT {column} FROM scenes WHERE id = ?", (row_id,))
+        changed = bytearray(content)
+        changed[len(changed) // 2] ^= 1
+        db.execute(f"UPDATE scenes SET {column} = ? WHERE id = ?", (bytes(changed), row_id))
+
+
+def test_a_head_that_is_damaged_answers_unknown_and_is_named(model, pictures):
+    name = best(Localizer.load(model, "cpu"), pictures[0])
+    row_id = NAMES.index(name) + 1
+    _flip(model, row_id)
+    localizer = on_demand(model)
+    (estimate,) = localizer.localize(pictures[:1])
+    assert (estimate.scene_id, estimate.scene, estimate.position) == (-1, "unknown", None)
+    assert f"row {row_id} is damaged" in estimate.reason
+    assert list(localizer.refused) == [f"row {row_id}"]
+    # Together with images of other scenes, too, which are answered.
+    other = NAMES[row_id % len(NAMES)]
+    assert localizer.localize(pictures[:1], other)[0].scene == other
+    assert not localizer.localize(pictures[:1], name)[0].known
+    assert Localizer.load(model, "cpu").refused.keys() == {f"row {row_id}"}
+
+
+def test_a_damaged_classifier_row_is_found_when_a_bank_is_opened(model, pictures):
+    _flip(model, 5, "classifier")
+    for localizer in (Localizer.load(model, "cpu"), on_demand(model)):
+        assert [scene.name for scene in localizer.scenes] == NAMES[:4] + NAMES[5:]
+        assert "row 5 is damaged" in localizer.refused["row 5"]
+
+
+@pytest.mark.parametrize("column", ["name", "classifier_bias", "acceptance_threshold", "checksum"])
+def test_every_column_of_the_index_is_guarded(model, column):
+    with sqlite3.connect(model / "scenes.db") as db:
+        value = {"name": "'x'", "checksum": "'x'"}.get(column, f"{column} + 0.001")
+        db.execute(f"UPDATE scenes SET {column} = {value} WHERE id = 3")
+    assert list(on_demand(model).refused) == ["row 3"]
+
+
+def test_a_row_that_was_changed_since_is_not_taken_for_the_old_one(model, pictures):
+    localizer = on_demand(model)
+    pose = localizer.localize(pictures[:1], NAMES[1])
+    with SceneBank(model, read_only=False) as bank:
+        bank.remove(NAMES[2])
+        bank.change(NAMES[3], position_scale=50.0)
+        bank.change(NAMES[1], position_scale=50.0)
+    for name in NAMES[2:4]:
+        (estimate,) = localizer.localize(pictures[:1], name)
+        assert not estimate.known
+        assert "has changed since the bank was opened; reload it" in estimate.reason
+    # What is loaded, or was left as it was, is answered as before.
+    assert_same_poses(pose, localizer.localize(pictures[:1], NAMES[1]))
+    assert localizer.localize(pictures[:1], NAMES[4])[0].known
+    localizer.reload()
+    assert localizer.refused == {}
+    assert localizer.localize(pictures[:1], NAMES[3])[0].known
+    assert [scene.name for scene in localizer.scenes] == NAMES[:2] + NAMES[3:]
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_a_bank_whose_file_goes_away_is_read_as_it_was(model, pictures, tmp_path, how):
+    expected = Localizer.load(model, "cpu").localize(pictures[:1], NAMES[9])
+    localizer = on_demand(model)
+    if how == "removed":
+        (model / "scenes.db").unlink()
+    else:
+        other = make_tiny_model(tmp_path / "other", ["elsewhere"], seed=1)
+        (other / "scenes.db").replace(model / "scenes.db")
+    assert_same_poses(expected, localizer.localize(pictures[:1], NAMES[9]))
+    assert localizer.refused == {}
+
+
+def test_a_file_that_is_overwritten_with_rubbish_gives_no_pose_and_no_crash(model, pictures):
+    localizer = on_demand(model)
+    with (model / "scenes.db").open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        file.write(b"\xa5" * size)
+    (estimate,) = localizer.localize(pictures[:1], NAMES[11])
+    assert not estimate.known
+    assert "row 12" in estimate.reason
+
+
+def test_a_scene_can_be_read_while_a_writer_holds_the_bank(model, pictures):
+    localizer = on_demand(model)
+    with sqlite3.connect(model / "scenes.db", isolation_level=None) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        (estimate,) = localizer.localize(pictures[:1], NAMES[20])
+        assert not estimate.known
+        assert "row 21 cannot be read" in estimate.reason
+        db.execute("ROLLBACK")
+    db.close()
+    assert localizer.localize(pictures[:1], NAMES[20])[0].known
+    assert localizer.refused == {}
+
+
+def test_opening_reads_no_heads(model):
+    # Every head is unreadable, and nobody notices before it is asked for.
+    with sqlite3.connect(model / "scenes.db") as db:
+        db.execute("UPDATE scenes SET tensors = x'00'")
+    localizer = Localizer(model, "cpu", whole_bytes=0)
+    assert len(localizer.scenes) == len(NAMES)
+    assert len(localizer._in_service.logits.bias_N) == 128
