@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mspn_ros import __version__
-from mspn_ros.commands import data, learn, reproduce, run, scenes
+from mspn_ros.commands import bench, data, learn, reproduce, run, scenes
 from mspn_ros.records import ConfigError, MspnError
 
 
@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inspect(add("inspect", "Show what a reader finds in datasets.", data.inspect))
     _add_dataset(commands)
     scenes.add_scenes_arguments(commands)
+    bench.add_bench_arguments(commands)
     localize = add("localize", "Start the ROS 2 node.", run.localize)
     run.add_localize_arguments(localize)
     return parser

@@ -119,6 +119,15 @@ class Localizer:
         """The rows in service, in the order of their ids; some may have to be read first."""
         return self._in_service.rows
 
+    @property
+    def reads_whole(self) -> bool:
+        """Whether all rows were read when the bank was opened, see ``ServedRows``."""
+        return self._in_service.rows.whole
+
+    def classifier_seconds(self) -> float:
+        """How long the logits of all scenes take for one image, for those who measure."""
+        return self._in_service.logits.seconds()
+
     def localize(
         self,
         images: Sequence[ImageHW3],

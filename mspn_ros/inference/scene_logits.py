@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import torch
@@ -66,3 +67,11 @@ class SceneLogits:
     def __call__(self, feature_BF: Tensor) -> Tensor:
         """See the class; rows behind the bank's have no part in it."""
         return torch.addmm(self.bias_N, feature_BF, self.weight_NF.T)[:, : self.scenes]
+
+    @torch.inference_mode()
+    def seconds(self) -> float:
+        """How long this takes for one feature, copied back from the device or not."""
+        feature_1F = self.weight_NF[:1].clone()
+        start = time.perf_counter()
+        float(self(feature_1F)[0, 0])
+        return time.perf_counter() - start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -117,6 +118,10 @@ class ServedRows(Sequence[SceneRow]):
         if name in self.refused:
             self.refused = {key: why for key, why in self.refused.items() if key != name}
         return row
+
+    def forget_classifier(self) -> None:
+        """Let go of the classifier's bytes: of 100,000 rows, they are 200 MB."""
+        self.columns = replace(self.columns, classifier=())
 
     def close(self) -> None:
         """Let go of the file; rows at hand stay."""
