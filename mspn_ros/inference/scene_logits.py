@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.store.bank_index import BankIndex
-from mspn_ros.store.row_format import CLASSIFIER_TYPE
+from mspn_ros.store.row_format import CLASSIFIER_CHUNK, CLASSIFIER_TYPE
 
 # The least rows that a matrix has, and the least that it grows by.
 _LEAST = 64
@@ -46,12 +46,13 @@ class SceneLogits:
             rows = capacity(len(index))
             self.weight_NF = torch.zeros(rows, size, device=device)
             self.bias_N = torch.zeros(rows, device=device)
-        if known < len(index):
-            content = b"".join(index.classifier[known:])
-            weight = np.frombuffer(content, CLASSIFIER_TYPE).astype(np.float32)
-            new = slice(known, len(index))
-            self.weight_NF[new] = torch.from_numpy(weight.reshape(len(index) - known, -1))
-            self.bias_N[new] = torch.tensor(index.classifier_bias[known:])
+        for start in range(known, len(index), CLASSIFIER_CHUNK):
+            end = min(start + CLASSIFIER_CHUNK, len(index))
+            # A bytearray, since torch wants memory that it may write to.
+            content = bytearray().join(index.classifier[start:end])
+            weight = np.frombuffer(content, CLASSIFIER_TYPE).astype(np.float32, copy=False)
+            self.weight_NF[start:end] = torch.from_numpy(weight.reshape(end - start, -1))
+        self.bias_N[known : len(index)] = torch.tensor(index.classifier_bias[known:])
 
     def _takes(self, rows: list[tuple[int, str]]) -> bool:
         """Whether these rows are the ones here and further ones, and find room behind them.

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mspn_ros.records import ModelError
-from mspn_ros.store.row_format import INDEX_COLUMNS, check_index_values, index_checksum
+from mspn_ros.store.row_format import INDEX_COLUMNS, check_index_columns, index_checksum
 
 # As records come from the file; the last is the index's own checksum.
 RECORD = ("id", *INDEX_COLUMNS, "checksum", "index_checksum")
@@ -57,23 +56,34 @@ def _made(columns: Sequence[Any], refused: dict[str, str]) -> BankIndex:
 
 def make_index(records: Sequence[tuple[Any, ...]], unread: dict[str, str], place: str) -> BankIndex:
     """Check records, one a row and in the order of RECORD; ``unread``: rows that gave none."""
-    good, refused = [], dict(unread)
+    refused, whole = dict(unread), []
     for record in records:
-        scene_id, *values, checksum, own = record
-        try:
-            if index_checksum(scene_id, values, checksum) != own:
-                raise ModelError(damaged(place, scene_id))
-            check_index_values(values)
-        except ValueError as error:
-            refused[f"row {scene_id}"] = (
-                f"{place} row {scene_id}: not a scene of this version ({error})"
-            )
-        except ModelError as error:
-            refused[f"row {scene_id}"] = str(error)
+        if index_checksum(record[0], record[1:-2], record[-2]) == record[-1]:
+            whole.append(record)
         else:
-            good.append(record)
-    columns: list[Any] = list(zip(*good, strict=True)) if good else [()] * len(RECORD)
+            refused[f"row {record[0]}"] = damaged(place, record[0])
+    columns = _columns(whole)
+    try:
+        check_index_columns(columns[1:-2])
+    except ValueError:
+        # Which of them, only a look at each can tell.
+        whole = [record for record in whole if _is_sound(record, place, refused)]
+        columns = _columns(whole)
     return _made(columns[:-1], refused)
+
+
+def _columns(records: Sequence[tuple[Any, ...]]) -> list[Sequence[Any]]:
+    return list(zip(*records, strict=True)) if records else [()] * len(RECORD)
+
+
+def _is_sound(record: tuple[Any, ...], place: str, refused: dict[str, str]) -> bool:
+    try:
+        check_index_columns([(value,) for value in record[1:-2]])
+    except ValueError as error:
+        reason = f"{place} row {record[0]}: not a scene of this version ({error})"
+        refused[f"row {record[0]}"] = reason
+        return False
+    return True
 
 
 def damaged(place: str, scene_id: int) -> str:

@@ -52,6 +52,8 @@ CHECKSUMS = {"checksum": "TEXT NOT NULL", "index_checksum": "TEXT NOT NULL"}
 # A row is below 64 KB at F = 512; this leaves room for F = 65536 and refuses absurd blobs.
 MAX_ROW_BYTES = 16_000_000
 CLASSIFIER_TYPE = "<f4"
+# Rows whose classifier is handled at once: 1 MB at F = 512, which stays in a processor's cache.
+CLASSIFIER_CHUNK = 512
 _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _ARRAYS = (
     "position_offset",
@@ -148,7 +150,8 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
     """
     values = dict(zip(COLUMNS, columns, strict=True))
     try:
-        _check_types(values, COLUMNS)
+        _check_types({name: (value,) for name, value in values.items()}, COLUMNS)
+        check_index_columns([(value,) for value in columns[: len(INDEX_COLUMNS)]])
         if values["bytes"] != _length(values):
             raise ValueError(f"bytes is {values['bytes']}, not {_length(values)}")
         del values["bytes"]
@@ -160,7 +163,6 @@ def unpack_row(scene_id: int, columns: Sequence[Any], place: str) -> SceneRow:
         if not all(np.isfinite(array).all() for array in (*arrays.values(), *head.values())):
             raise ModelError(f"{place}: has NaN or infinite numbers; train the scene anew")
         _check_shapes(dict(arrays))
-        _check_index_ranges(values)
         _check_ranges(values, arrays)
         held_out, intrinsics = values.pop("held_out"), values.pop("intrinsics")
         provenance = json.loads(values.pop("provenance"))
@@ -191,30 +193,42 @@ def unpack_classifier(content: bytes) -> npt.NDArray[np.float32]:
 _TYPES: dict[str, type] = {"TEXT": str, "REAL": float, "INTEGER": int, "BLOB": bytes}
 
 
-def check_index_values(columns: Sequence[Any]) -> None:
-    """Types and ranges of a row's INDEX_COLUMNS.
+def check_index_columns(columns: Sequence[Sequence[Any]]) -> None:
+    """Types and ranges of the INDEX_COLUMNS of any number of rows, column by column.
 
     Raises:
         ValueError: what no training writes; it would be served silently wrong.
     """
     values = dict(zip(INDEX_COLUMNS, columns, strict=True))
     _check_types(values, INDEX_COLUMNS)
-    _check_index_ranges(values)
-    weight_F = np.frombuffer(values["classifier"], CLASSIFIER_TYPE)
-    # One sum tells of a NaN or infinity.
-    if not math.isfinite(float(weight_F.sum())) and not np.isfinite(weight_F).all():
-        raise ValueError("classifier has NaN or infinite numbers")
+    for name in ("uuid", "name", "frame_id", "map_frame"):
+        for text in values[name]:
+            if text is not None and not _NAME.fullmatch(text):
+                raise ValueError(f"{name} is {text!r:.40}, not 1 to 200 printable characters")
+    _check_range("acceptance_threshold", values, 0, 1)
+    _check_range("frames", values, 1, math.inf)
+    _check_range("metres_per_unit", values, math.ulp(0.0), math.inf)
+    for start in range(0, len(values["classifier"]), CLASSIFIER_CHUNK):
+        content = b"".join(values["classifier"][start : start + CLASSIFIER_CHUNK])
+        if not np.isfinite(np.frombuffer(content, CLASSIFIER_TYPE)).all():
+            raise ValueError("classifier has NaN or infinite numbers")
 
 
-def _check_types(values: dict[str, Any], declared: dict[str, str]) -> None:
+def _check_range(name: str, values: dict[str, Sequence[Any]], low: float, high: float) -> None:
+    present = [value for value in values[name] if value is not None]
+    if present and not low <= min(present) <= max(present) <= high:
+        raise ValueError(f"{name} is {min(present)} or {max(present)}, not {low} to {high}")
+
+
+def _check_types(values: dict[str, Sequence[Any]], declared: dict[str, str]) -> None:
     """SQLite stores any type in any column: hold each against its declaration."""
     for name, declaration in declared.items():
-        value = values[name]
-        if value is None and "NOT NULL" not in declaration:
-            continue
-        if not isinstance(value, _TYPES[declaration.partition(" ")[0]]):
-            raise ValueError(f"{name} is {value!r:.40}, not {declaration.split()[0]}")
-        if isinstance(value, float) and not math.isfinite(value):
+        kind = _TYPES[declaration.partition(" ")[0]]
+        allowed = {kind} if "NOT NULL" in declaration else {kind, type(None)}
+        if not allowed.issuperset(map(type, values[name])):
+            wrong = next(value for value in values[name] if type(value) not in allowed)
+            raise ValueError(f"{name} is {wrong!r:.40}, not {declaration.split()[0]}")
+        if kind is float and not all(math.isfinite(v) for v in values[name] if v is not None):
             raise ValueError(f"{name} is not finite")
 
 
@@ -240,23 +254,8 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]]) -> None:
             raise ValueError(f"{name} has no unit quaternion")
 
 
-def _check_index_ranges(values: dict[str, Any]) -> None:
-    """What no training writes, but would give answers that are silently wrong."""
-    for name in ("uuid", "name", "frame_id", "map_frame"):
-        value = values[name]
-        if value is not None and not _NAME.fullmatch(value):
-            raise ValueError(f"{name} is {value!r:.40}, not 1 to 200 printable characters")
-    if not 0 <= values["acceptance_threshold"] <= 1:
-        raise ValueError(f"acceptance_threshold is {values['acceptance_threshold']}, not 0 to 1")
-    if values["frames"] < 1:
-        raise ValueError(f"frames is {values['frames']}, not at least 1")
-    scale = values["metres_per_unit"]
-    if scale is not None and scale <= 0:
-        raise ValueError(f"metres_per_unit is {scale}, not above 0")
-
-
 def _check_ranges(values: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """As ``_check_index_ranges``, of what gives poses."""
+    """What no training writes, but would give poses that are silently wrong."""
     if values["position_scale"] <= 0:
         raise ValueError(f"position_scale is {values['position_scale']}, not above 0")
     if (arrays["box_high"] < arrays["box_low"]).any():

@@ -58,6 +58,10 @@ class BankContent:
     refused: dict[str, str]
 
 
+def _text(content: bytes) -> str:
+    return content.decode(errors="surrogateescape")
+
+
 class ChangedRowError(ModelError):
     """A row is not what it was when the index was read: the bank has changed since."""
 
@@ -88,7 +92,7 @@ class SceneBank:
                 check_same_thread=False,
             )
             # Bytes that are no UTF-8 shall damage their row, not the reading of all.
-            self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
+            self._db.text_factory = _text
             self._db.execute("PRAGMA trusted_schema=OFF")
             self._db.execute("PRAGMA cell_size_check=ON")
             if not read_only:
@@ -196,19 +200,19 @@ class SceneBank:
         Raises:
             ModelError: the file cannot be read.
         """
-        select = f"SELECT {', '.join(RECORD)} FROM scenes"
-        small = f"{_INDEX_SIZE} <= {MAX_ROW_BYTES}"
-        records: list[tuple[Any, ...]] = []
+        select = f"SELECT {', '.join(RECORD)} FROM scenes WHERE {_INDEX_SIZE} <= {MAX_ROW_BYTES}"
         unread: dict[str, str] = {}
         try:
-            records = self._db.execute(f"{select} WHERE {small} ORDER BY id").fetchall()
-            large = f"SELECT id FROM scenes WHERE NOT ({small})"
-            unread = {f"row {i}": self._too_large(i) for (i,) in self._db.execute(large)}
-        except sqlite3.OperationalError as error:
-            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+            self._db.text_factory = str  # quicker
+            records = self._db.execute(f"{select} ORDER BY id").fetchall()
+            (count,) = self._db.execute("SELECT count(*) FROM scenes").fetchone()
         except sqlite3.DatabaseError:
-            # Damaged pages: whatever can be read row by row stays in service.
-            records, unread = self._read_singly(f"{select} WHERE {small} AND id = ?")
+            records, count = [], -1
+        finally:
+            self._db.text_factory = _text
+        if len(records) != count:
+            # Damaged pages, texts that are none, huge rows: the others stay in service.
+            records, unread = self._read_singly(f"{select} AND id = ?")
         return make_index(records, unread, str(self.path))
 
     def _read_singly(self, query: str) -> tuple[list[tuple[Any, ...]], dict[str, str]]:
