@@ -8,7 +8,7 @@ opened from a read-only folder.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,11 +43,31 @@ _ALL = ", ".join(("id", *COLUMNS, "checksum"))
 # Before anything is fetched: a blob from a stranger may be a gigabyte.
 _INDEX_SIZE = " + ".join(f"coalesce(length({name}), 0)" for name in INDEX_COLUMNS)
 _SIZE = " + ".join(f"coalesce(length({name}), 0)" for name in COLUMNS)
-# Of all rows that ever were, even where the table or its counter has been tampered with.
+_IDS = "SELECT id FROM scenes NOT INDEXED ORDER BY id"
+# SQLite's own index of the second UNIQUE column.
+_NAMES_BY_INDEX = "SELECT {} FROM scenes INDEXED BY sqlite_autoindex_scenes_2 ORDER BY name"
+# Above all rows that ever were. SQLite keeps the highest id beside the table; a second note of it
+# outlives a damaged first one.
 _NEXT_ID = (
-    "SELECT 1 + max(coalesce((SELECT max(id) FROM scenes), 0), coalesce((SELECT max(CAST(seq AS "
-    "INTEGER)) FROM sqlite_sequence WHERE name = 'scenes'), 0))"
+    "SELECT 1 + max(coalesce((SELECT max(id) FROM scenes), 0), "
+    "coalesce((SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence), 0))"
 )
+_FORGET_ID = "DELETE FROM sqlite_sequence WHERE name IS NOT 'scenes'"
+_NOTE_ID = "INSERT INTO sqlite_sequence VALUES ('scenes, noted again', ?)"
+
+# Where SQLite quotes a damaged file in a message, that may be no UTF-8.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+# By the start of SQLite's name for the error; the first that fits.
+_REMEDIES = {
+    "SQLITE_BUSY": f"another process has been writing for {BUSY_TIMEOUT_S:.0f} s; try again when "
+    "it is done, or end it",
+    "SQLITE_READONLY_ROLLBACK": "a writer was interrupted and its change must be undone first: "
+    "run 'mspn scenes list' on it as a user who may write to the folder",
+    "SQLITE_READONLY": "get the right to write to the file and its folder, or copy the model",
+    "SQLITE_FULL": "free space; the bank is as it was",
+    "SQLITE_IOERR": "check the disk and its free space; the bank is as it was",
+    "SQLITE_CANTOPEN": "check the path and the rights to the file and its folder",
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,9 @@ class SceneBank:
         self.path = model_dir / BANK_FILE
         if read_only and not self.path.is_file():
             raise ModelError(f"{self.path}: no scene bank; make one with 'mspn train'")
-        mode = "ro" if read_only else "rwc"
+        # A reader too must undo the half of a change that a killed writer left, or it could not
+        # read: SQLite opens what this process may not write as read-only by itself.
+        mode = "rw" if read_only else "rwc"
         try:
             self._db = sqlite3.connect(
                 f"{self.path.resolve().as_uri()}?mode={mode}",
@@ -95,13 +117,17 @@ class SceneBank:
             self._db.text_factory = _text
             self._db.execute("PRAGMA trusted_schema=OFF")
             self._db.execute("PRAGMA cell_size_check=ON")
-            if not read_only:
+            self._db.execute("PRAGMA synchronous=FULL")
+            if read_only:
+                self._db.execute("PRAGMA query_only=ON")
+            else:
                 self._db.execute("PRAGMA journal_mode=DELETE")
-                self._db.execute("PRAGMA synchronous=FULL")
                 self._create()
             self._check_schema()
-        except sqlite3.Error as error:
-            raise ModelError(f"{self.path}: cannot be opened as a scene bank ({error})") from error
+            if not read_only:
+                self._check_pages()
+        except _SQLITE_ERRORS as error:
+            raise self._failed("cannot be opened as a scene bank", error) from error
 
     def __enter__(self) -> SceneBank:
         return self
@@ -141,15 +167,35 @@ class SceneBank:
                 f"format {FORMAT}; make the model anew or use the version that wrote it"
             )
 
+    def _check_pages(self) -> None:
+        """Before writing: a damaged list of free pages would lead to writing over rows."""
+        found = [str(line) for (line,) in self._db.execute("PRAGMA integrity_check(20)")]
+        pages = [line for line in found if line.startswith("*** in database")]
+        # What is wrong inside one row is that row's matter: it can be removed.
+        indexes = [line for line in found if line != "ok" and " value in " not in line]
+        missing = self._missing(set(self._ids())) if indexes and not pages else {}
+        if pages or missing:
+            reason = " ".join((*pages, *missing.values())[0].split())
+            raise ModelError(
+                f"{self.path}: its pages are damaged ({reason:.200}), nothing is written to it; "
+                "copy the bank anew, or 'mspn scenes export' what 'mspn scenes list' still reads"
+            )
+        if indexes:
+            # A name or uuid has been damaged, in the table or in its index: the table decides.
+            with self._writing():
+                self._db.execute("REINDEX scenes")
+
     @contextmanager
     def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         self._db.execute(begin)
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # After a full disk SQLite has rolled back by itself.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def rows(self) -> list[SceneRow]:
         """All scenes in the order of their ids, from one consistent snapshot.
@@ -171,14 +217,15 @@ class SceneBank:
         content = BankContent([], {})
         try:
             with self._transaction("BEGIN"):
-                ids = [found[0] for found in self._db.execute("SELECT id FROM scenes ORDER BY id")]
+                ids = self._ids()
+                content.refused.update(self._missing(set(ids)))
                 for scene_id in ids:
                     try:
                         content.rows.append(self._row(scene_id))
-                    except (ModelError, sqlite3.DatabaseError) as error:
+                    except (ModelError, *_SQLITE_ERRORS) as error:
                         content.refused[f"row {scene_id}"] = str(error)
-        except sqlite3.Error as error:
-            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+        except _SQLITE_ERRORS as error:
+            raise self._failed("cannot be read", error) from error
         return content
 
     @contextmanager
@@ -191,8 +238,8 @@ class SceneBank:
         try:
             with self._transaction("BEGIN"):
                 yield
-        except sqlite3.Error as error:
-            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+        except _SQLITE_ERRORS as error:
+            raise self._failed("cannot be read", error) from error
 
     def index(self) -> BankIndex:
         """The first columns of all rows, checked; heads are not read.
@@ -200,34 +247,38 @@ class SceneBank:
         Raises:
             ModelError: the file cannot be read.
         """
-        select = f"SELECT {', '.join(RECORD)} FROM scenes WHERE {_INDEX_SIZE} <= {MAX_ROW_BYTES}"
+        small = f"{_INDEX_SIZE} <= {MAX_ROW_BYTES}"
+        select = f"SELECT {', '.join(RECORD)} FROM scenes NOT INDEXED WHERE {small}"
         unread: dict[str, str] = {}
         try:
             self._db.text_factory = str  # quicker
             records = self._db.execute(f"{select} ORDER BY id").fetchall()
             (count,) = self._db.execute("SELECT count(*) FROM scenes").fetchone()
-        except sqlite3.DatabaseError:
+        except _SQLITE_ERRORS:
             records, count = [], -1
         finally:
             self._db.text_factory = _text
         if len(records) != count:
             # Damaged pages, texts that are none, huge rows: the others stay in service.
             records, unread = self._read_singly(f"{select} AND id = ?")
+        # Damage to the table's pages can show a row twice.
+        records = list({record[0]: record for record in records}.values())
+        unread |= self._missing({*(record[0] for record in records), *unread})
         return make_index(records, unread, str(self.path))
 
     def _read_singly(self, query: str) -> tuple[list[tuple[Any, ...]], dict[str, str]]:
         records, unread = [], {}
         try:
-            ids = [i for (i,) in self._db.execute("SELECT id FROM scenes ORDER BY id")]
-        except sqlite3.Error as error:
-            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+            ids = self._ids()
+        except _SQLITE_ERRORS as error:
+            raise self._failed("cannot be read", error) from error
         for scene_id in ids:
             try:
                 found = self._db.execute(query, (scene_id,)).fetchall()
                 records += found
                 if not found:
                     unread[f"row {scene_id}"] = self._too_large(scene_id)
-            except sqlite3.DatabaseError as error:
+            except _SQLITE_ERRORS as error:
                 unread[f"row {scene_id}"] = f"{self.path}: row {scene_id} cannot be read ({error})"
         return records, unread
 
@@ -246,7 +297,7 @@ class SceneBank:
         """
         try:
             found = self._fetched(scene_id)
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise ModelError(
                 f"{self.path}: row {scene_id} cannot be read ({error}); copy the bank anew"
             ) from error
@@ -255,6 +306,32 @@ class SceneBank:
                 f"{self.path}: row {scene_id} has changed since the bank was opened; reload it"
             )
         return self._checked(*found)
+
+    def _ids(self) -> list[int]:
+        """Of all rows in the table; damage to its pages can show a row twice."""
+        return list(dict.fromkeys(i for (i,) in self._db.execute(_IDS)))
+
+    def _missing(self, ids: Container[int | str]) -> dict[str, str]:
+        """What is wrong with rows, by what they are called, that only the index of names has.
+
+        Damage to a page of the table can take rows away without a trace in it. ``ids``: the rows
+        that are known, by id or by what they are called.
+        """
+        try:
+            listed = self._db.execute(_NAMES_BY_INDEX.format("id")).fetchall()
+            if any(i not in ids and f"row {i}" not in ids for (i,) in listed):
+                listed = self._db.execute(_NAMES_BY_INDEX.format("id, name")).fetchall()
+            else:
+                listed = []  # names of a whole bank are not even read
+        except _SQLITE_ERRORS as error:
+            reason = f"its index of names is damaged ({error}), so that rows may be missing"
+            return {"index": f"{self.path}: {reason}; copy the bank anew"}
+        return {
+            f"row {scene_id}": f"{self.path}: row {scene_id} ({name!r:.80}) is in the index of "
+            "names, but not in the table; copy the bank anew"
+            for scene_id, name in listed
+            if scene_id not in ids and f"row {scene_id}" not in ids
+        }
 
     def _checked(self, scene_id: int, *values: Any) -> SceneRow:
         columns, checksum = values[:-1], values[-1]
@@ -288,6 +365,8 @@ class SceneBank:
             )
         except sqlite3.IntegrityError as error:
             raise self._taken(row) from error
+        self._db.execute(_FORGET_ID)
+        self._db.execute(_NOTE_ID, (scene_id,))
         return replace(row, id=scene_id)
 
     def remove(self, name: str) -> None:
@@ -342,12 +421,16 @@ class SceneBank:
         """
         try:
             return self._row(self._id_of(name))
-        except sqlite3.Error as error:
-            raise ModelError(f"{self.path}: cannot be read ({error}); copy it anew") from error
+        except _SQLITE_ERRORS as error:
+            raise self._failed("cannot be read", error) from error
 
     def _row(self, scene_id: int) -> SceneRow:
         found = self._fetched(scene_id)
-        assert found is not None
+        if found is None:
+            raise ModelError(
+                f"{self.path}: row {scene_id} is listed but not found by its id: the file is "
+                "damaged, copy it anew"
+            )
         return self._checked(*found)
 
     def _fetched(self, scene_id: int) -> tuple[Any, ...] | None:
@@ -360,9 +443,15 @@ class SceneBank:
         return found[0] if found else None
 
     def _id_of(self, name: str) -> int:
-        found = self._db.execute("SELECT id FROM scenes WHERE name = ?", (name,)).fetchone()
+        by_name = "SELECT id FROM scenes {} WHERE name = ?"
+        found = self._db.execute(by_name.format(""), (name,)).fetchone()
+        # An index that is damaged may lead to another scene's row, or to none.
+        same = "SELECT name FROM scenes NOT INDEXED WHERE id = ?"
+        if found is None or self._db.execute(same, found).fetchone() != (name,):
+            found = self._db.execute(by_name.format("NOT INDEXED"), (name,)).fetchone()
         if found is None:
-            raise ModelError(f"{self.path}: no scene {name!r}; it has {listing(self.names())}")
+            known = listing(self.names()).encode(errors="backslashreplace").decode()
+            raise ModelError(f"{self.path}: no scene {name!r}; it has {known}")
         return int(found[0])
 
     @contextmanager
@@ -370,8 +459,16 @@ class SceneBank:
         try:
             with self._transaction():
                 yield
-        except sqlite3.Error as error:
-            raise ModelError(f"{self.path}: cannot be written ({error})") from error
+        except _SQLITE_ERRORS as error:
+            raise self._failed("cannot be written", error) from error
+
+    def _failed(self, what: str, error: Exception) -> ModelError:
+        """What SQLite says, with a remedy."""
+        name = getattr(error, "sqlite_errorname", "")
+        remedy = next((text for start, text in _REMEDIES.items() if name.startswith(start)), None)
+        if remedy is None and Path(f"{self.path}-journal").exists():
+            remedy = _REMEDIES["SQLITE_READONLY_ROLLBACK"]
+        return ModelError(f"{self.path}: {what} ({error}); {remedy or 'copy it anew'}")
 
     def _taken(self, row: SceneRow) -> ModelError:
         return ModelError(
