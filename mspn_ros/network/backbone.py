@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -263,9 +263,14 @@ def backbone_identity(backbone: Backbone) -> str:
     Canonical JSON of the architecture, then for each tensor in sorted order its name, dtype,
     shape and little-endian bytes. Two backbones share an id only if they compute the same.
     """
+    return weights_identity(backbone.architecture, backbone.state_dict())
+
+
+def weights_identity(architecture: Architecture, tensors: Mapping[str, Tensor]) -> str:
+    """``backbone_identity`` of a backbone that is not built yet."""
     digest = hashlib.sha256()
-    digest.update(repr(sorted(backbone.architecture.to_json().items())).encode())
-    for name, tensor in sorted(backbone.state_dict().items()):
+    digest.update(repr(sorted(architecture.to_json().items())).encode())
+    for name, tensor in sorted(tensors.items()):
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.numpy().tobytes())
