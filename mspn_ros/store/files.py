@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,14 @@ from torch import Tensor
 
 from mspn_ros.records import ModelError
 
+# Seconds without a write after which a temporary file that nobody holds was left by one killed.
+_LEFT_S = 60.0
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write to a temporary file beside ``path``, sync it, rename it over ``path``, sync the folder.
+
+    A writer that is killed leaves its temporary file; the next one removes it.
 
     Raises:
         ModelError: the disk is full or the folder cannot be written; ``path`` is as before.
@@ -27,10 +34,12 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
+        _remove_leftovers(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -41,6 +50,18 @@ def write_whole(path: Path, content: bytes) -> None:
         raise ModelError(
             f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
         ) from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of writers of ``path`` that were killed.
+
+    A writer holds its file; one that has just made it may not yet.
+    """
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            if time.time() - part.stat().st_mtime > _LEFT_S:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
 
 
 @contextmanager
