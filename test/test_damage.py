@@ -29,7 +29,8 @@ from mspn_ros.records import Intrinsics, ModelError
 from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone, save_backbone
 from mspn_ros.store.scene_bank import BANK_FILE, SceneBank
 
-CASES = int(os.environ.get("MSPN_DAMAGES", "1000"))
+# 1,000 are tried by MSPN_DAMAGES=1000.
+CASES = int(os.environ.get("MSPN_DAMAGES", "500"))
 # Of one case, on a busy machine.
 PATIENCE_S = 60
 SCENES = ("hall", "lab", "attic", "cellar", "garage", "office", "kitchen")

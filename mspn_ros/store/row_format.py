@@ -130,8 +130,13 @@ def index_checksum(scene_id: int, columns: Sequence[Any], checksum: str) -> str:
 
     Quick, since it is computed of all rows when a bank is opened. Whoever has held it against the
     index knows by ``checksum`` what the whole row must be.
+
+    Raises:
+        ValueError: the classifier's weights are no bytes.
     """
     *small, classifier = columns
+    if not isinstance(classifier, bytes):
+        raise ValueError(f"classifier is {classifier!r:.40}, not BLOB")
     content = repr((scene_id, *small, checksum)).encode()
     return hashlib.sha256(classifier + content).hexdigest()
 

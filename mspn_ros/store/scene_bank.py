@@ -465,9 +465,10 @@ class SceneBank:
     def _failed(self, what: str, error: Exception) -> ModelError:
         """What SQLite says, with a remedy."""
         name = getattr(error, "sqlite_errorname", "")
+        # The right to the file, but not to its journal, shows as SQLITE_CANTOPEN.
+        if name == "SQLITE_CANTOPEN" and Path(f"{self.path}-journal").exists():
+            name = "SQLITE_READONLY_ROLLBACK"
         remedy = next((text for start, text in _REMEDIES.items() if name.startswith(start)), None)
-        if remedy is None and Path(f"{self.path}-journal").exists():
-            remedy = _REMEDIES["SQLITE_READONLY_ROLLBACK"]
         return ModelError(f"{self.path}: {what} ({error}); {remedy or 'copy it anew'}")
 
     def _taken(self, row: SceneRow) -> ModelError:
