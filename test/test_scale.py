@@ -221,6 +221,27 @@ def test_a_bank_whose_file_goes_away_is_read_as_it_was(model, pictures, tmp_path
     assert localizer.refused == {}
 
 
+def test_reading_a_bank_that_was_replaced_leaves_the_journal_of_the_new_one_alone(model, pictures):
+    localizer = on_demand(model)
+    expected = Localizer.load(model, "cpu").localize(pictures[:1], NAMES[30])
+    shutil.copy(model / "scenes.db", model / "new.db")
+    (model / "new.db").replace(model / "scenes.db")
+    before = (model / "scenes.db").read_bytes()
+    db = sqlite3.connect(model / "scenes.db", isolation_level=None)
+    # Too little memory for the change: half of it is in the file, the journal is needed.
+    db.execute("PRAGMA cache_size=2")
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE scenes SET s_t = 1.0")
+    assert (model / "scenes.db-journal").stat().st_size
+    (estimate,) = localizer.localize(pictures[:1], NAMES[30])
+    assert (model / "scenes.db-journal").stat().st_size
+    assert not estimate.known
+    db.execute("ROLLBACK")
+    db.close()
+    assert (model / "scenes.db").read_bytes() == before
+    assert_same_poses(expected, localizer.localize(pictures[:1], NAMES[30]))
+
+
 def test_a_file_that_is_overwritten_with_rubbish_gives_no_pose_and_no_crash(model, pictures):
     localizer = on_demand(model)
     with (model / "scenes.db").open("r+b") as file:

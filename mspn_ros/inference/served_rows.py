@@ -34,7 +34,7 @@ class ServedRows(Sequence[SceneRow]):
         Raises:
             ModelError: the bank is missing, no scene bank, or has no row that can be served.
         """
-        bank = SceneBank(model_dir)
+        bank = SceneBank(model_dir, kept=True)
         try:
             with bank.snapshot():
                 index = fit.sort_index(bank.index())

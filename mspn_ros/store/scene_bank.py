@@ -93,8 +93,10 @@ class SceneBank:
     transactions only.
     """
 
-    def __init__(self, model_dir: Path, read_only: bool = True) -> None:
+    def __init__(self, model_dir: Path, read_only: bool = True, kept: bool = False) -> None:
         """Open ``model_dir``'s bank; a writer creates it where it is missing.
+
+        ``kept``: a reader that stays open while the file may be replaced.
 
         Raises:
             ModelError: missing, no SQLite file, or another schema than this version's.
@@ -105,6 +107,11 @@ class SceneBank:
         # A reader too must undo the half of a change that a killed writer left, or it could not
         # read: SQLite opens what this process may not write as read-only by itself.
         mode = "rw" if read_only else "rwc"
+        if kept:
+            # But not from a file that is no longer there by this name: SQLite would take the
+            # journal of the one that is there now for its own, and delete it under its writer.
+            SceneBank(model_dir).close()
+            mode = "ro"
         try:
             self._db = sqlite3.connect(
                 f"{self.path.resolve().as_uri()}?mode={mode}",
