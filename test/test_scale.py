@@ -1,19 +1,27 @@
 """Large banks: opened by their classifier, heads on demand, and never a pose that differs."""
 
+import json
 import shutil
 import sqlite3
+import tempfile
+import threading
+from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 import cv2
 import numpy as np
 import pytest
 from models import make_landmark_model, make_tiny_model
 
+from mspn_ros.cli import main
+from mspn_ros.evaluation.bench_scenes import random_rows
 from mspn_ros.inference.loaded_rows import MOST_LOADED
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.read_out import MOST_LIKELY
 from mspn_ros.inference.scene_logits import capacity
-from mspn_ros.store.row_format import INDEX_COLUMNS, index_checksum
+from mspn_ros.network.backbone import Architecture, Backbone
+from mspn_ros.store.row_format import INDEX_COLUMNS, index_checksum, row_bytes
 from mspn_ros.store.scene_bank import SceneBank
 
 NAMES = [f"room_{i:03d}" for i in range(80)]
@@ -307,3 +315,87 @@ def test_opening_reads_no_heads(model):
     localizer = Localizer(model, "cpu", whole_bytes=0)
     assert len(localizer.scenes) == len(NAMES)
     assert len(localizer._in_service.logits.bias_N) == 128
+
+
+def test_many_threads_get_the_poses_of_the_bank_while_it_is_changed_and_reloaded(model, pictures):
+    lasting = NAMES[:60]
+    whole = Localizer.load(model, "cpu")
+    expected = {name: whole.localize(pictures[:1], name)[0] for name in lasting}
+    localizer, done = on_demand(model), threading.Event()
+    wrong, answered = [], Counter()
+
+    def ask(seed):
+        random = np.random.default_rng(seed)
+        while not done.is_set():
+            name = lasting[random.integers(len(lasting))]
+            (estimate,) = localizer.localize(pictures[:1], name)
+            answered[estimate.known] += 1
+            if not np.array_equal(estimate.position, expected[name].position):
+                wrong.append((name, estimate))
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for name in NAMES[60:70]:
+            with SceneBank(model, read_only=False) as bank:
+                row = bank.row(name)
+                bank.remove(name)
+                bank.add(replace(row, name=f"new {name}", uuid=f"new {name}", id=0))
+            localizer.reload()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    # A commit takes longer than an answer waits on a slow disk: that is unknown, never wrong.
+    assert all(not estimate.known and "cannot be read" in estimate.reason for _, estimate in wrong)
+    assert answered[True] > 0
+    assert localizer.bank_version == 11
+    assert len(localizer.scenes) == len(NAMES)
+
+
+def run_bench(capfd, *words):
+    code = main(["bench", "scenes", "--device", "cpu", *map(str, words)])
+    said = capfd.readouterr()
+    return code, said.out + said.err
+
+
+def test_bench_scenes_measures_each_size_and_cleans_up(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = tmp_path / "result.json"
+    words = ("--scenes", 3, 1, "--backbone", "mobilenet_v3_small", "--rounds", 2, "--json", file)
+    code, said = run_bench(capfd, *words)
+    assert code == 0, said
+    results = json.loads(file.read_text())
+    assert [result["scenes"] for result in results] == [1, 3]
+    for result in results:
+        assert result["bytes"] > result["scenes"] * 576 * 4 * 7
+        assert min(result[key] for key in ("answer_ms", "load_s", "classifier_ms")) > 0
+        assert (result["engine"], result["device"]) == ("torch_float32", "cpu")
+    assert results[0]["ratio"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--scenes", 0), "--scenes and --rounds are at least 1"),
+        (("--scenes", 1, "--rounds", 0), "--scenes and --rounds are at least 1"),
+        (("--scenes", 1, "--backbone", "resnet_none"), "resnet_none"),
+        (("--scenes", 10**10, "--backbone", "mobilenet_v3_small"), "choose fewer --scenes"),
+    ],
+)
+def test_bench_scenes_refuses_what_it_cannot_do(capfd, words, message):
+    code, said = run_bench(capfd, *words)
+    assert code == 1
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_rows_of_the_bench_are_as_large_as_rows_of_a_trained_linear_head(tmp_path):
+    # 6 x 512 and 512 weights, mean and spread, 16 axes in 8 bits: 26 KB.
+    network = Backbone(Architecture("resnet18"))
+    row, other = islice(random_rows(network, "0" * 64), 2)
+    assert 24_000 < row_bytes(row) < 28_000
+    assert row.uuid != other.uuid
+    assert not np.array_equal(row.classifier_weight, other.classifier_weight)

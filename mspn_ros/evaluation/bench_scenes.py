@@ -171,7 +171,8 @@ def _measured(
         localizers[-1].reload()
         bank_s.append(time.perf_counter() - start)
     frames = _frames()
-    for localizer in localizers:
+    for i, localizer in enumerate(localizers):
+        progress(i, len(localizers), "banks warmed up")
         for frame in frames:
             localizer.localize([frame])
     answer_ms, classifier_ms = _answer_times(localizers, frames, rounds, progress)
