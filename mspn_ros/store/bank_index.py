@@ -58,7 +58,7 @@ def make_index(records: Sequence[tuple[Any, ...]], unread: dict[str, str], place
     """Check records, one a row and in the order of RECORD; ``unread``: rows that gave none."""
     refused, whole = dict(unread), []
     for record in records:
-        if index_checksum(record[0], record[1:-2], record[-2]) == record[-1]:
+        if index_checksum(record[0], record[1:-2], record[-2]) == (record[-1] or None):
             whole.append(record)
         else:
             refused[f"row {record[0]}"] = damaged(place, record[0])
