@@ -13,6 +13,7 @@ from mspn_ros.inference.loaded_rows import MOST_LOADED
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.read_out import MOST_LIKELY
 from mspn_ros.inference.scene_logits import capacity
+from mspn_ros.store.row_format import INDEX_COLUMNS, index_checksum
 from mspn_ros.store.scene_bank import SceneBank
 
 NAMES = [f"room_{i:03d}" for i in range(80)]
@@ -180,12 +181,45 @@ def test_a_damaged_classifier_row_is_found_when_a_bank_is_opened(model, pictures
         assert "row 5 is damaged" in localizer.refused["row 5"]
 
 
-@pytest.mark.parametrize("column", ["name", "classifier_bias", "acceptance_threshold", "checksum"])
+@pytest.mark.parametrize(
+    "column", ["name", "classifier", "classifier_bias", "acceptance_threshold", "checksum"]
+)
 def test_every_column_of_the_index_is_guarded(model, column):
     with sqlite3.connect(model / "scenes.db") as db:
-        value = {"name": "'x'", "checksum": "'x'"}.get(column, f"{column} + 0.001")
+        number = column in ("classifier_bias", "acceptance_threshold")
+        value = f"{column} + 0.001" if number else "'x'"
         db.execute(f"UPDATE scenes SET {column} = {value} WHERE id = 3")
     assert list(on_demand(model).refused) == ["row 3"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("classifier", np.full(576, np.nan, np.float32).tobytes()),
+        ("classifier", b"odd"),
+        ("classifier", b""),
+        ("name", "two\nlines"),
+        ("frame_id", b"5"),
+        ("frames", 0),
+        ("metres_per_unit", -1.0),
+        ("acceptance_threshold", 2.0),
+        ("classifier_bias", float("inf")),
+        ("head", "unheard of"),
+    ],
+)
+def test_a_forged_index_is_refused_even_with_a_right_checksum(model, column, value):
+    # A stranger can compute checksums too; the rows beside it stay in service.
+    stored = ", ".join(INDEX_COLUMNS)
+    with sqlite3.connect(model / "scenes.db") as db:
+        db.execute(f"UPDATE scenes SET {column} = ? WHERE id = 4", (value,))
+        query = f"SELECT {stored}, checksum FROM scenes WHERE id = 4"
+        (*columns, checksum) = db.execute(query).fetchone()
+        own = index_checksum(4, columns, checksum)
+        db.execute("UPDATE scenes SET index_checksum = ? WHERE id = 4", (own,))
+    localizer = on_demand(model)
+    assert [scene.name for scene in localizer.scenes] == NAMES[:3] + NAMES[4:]
+    (reason,) = localizer.refused.values()
+    assert column in reason or "weights" in reason or "unheard of" in reason
 
 
 def test_a_row_that_was_changed_since_is_not_taken_for_the_old_one(model, pictures):

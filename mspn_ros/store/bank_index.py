@@ -58,10 +58,14 @@ def make_index(records: Sequence[tuple[Any, ...]], unread: dict[str, str], place
     """Check records, one a row and in the order of RECORD; ``unread``: rows that gave none."""
     refused, whole = dict(unread), []
     for record in records:
-        if index_checksum(record[0], record[1:-2], record[-2]) == (record[-1] or None):
-            whole.append(record)
-        else:
-            refused[f"row {record[0]}"] = damaged(place, record[0])
+        try:
+            if index_checksum(record[0], record[1:-2], record[-2]) == record[-1]:
+                whole.append(record)
+                continue
+            reason = damaged(place, record[0])
+        except ValueError as error:
+            reason = _odd(place, record[0], error)
+        refused[f"row {record[0]}"] = reason
     columns = _columns(whole)
     try:
         check_index_columns(columns[1:-2])
@@ -80,10 +84,13 @@ def _is_sound(record: tuple[Any, ...], place: str, refused: dict[str, str]) -> b
     try:
         check_index_columns([(value,) for value in record[1:-2]])
     except ValueError as error:
-        reason = f"{place} row {record[0]}: not a scene of this version ({error})"
-        refused[f"row {record[0]}"] = reason
+        refused[f"row {record[0]}"] = _odd(place, record[0], error)
         return False
     return True
+
+
+def _odd(place: str, scene_id: int, error: ValueError) -> str:
+    return f"{place} row {scene_id}: not a scene of this version ({error})"
 
 
 def damaged(place: str, scene_id: int) -> str:

@@ -211,6 +211,8 @@ def check_index_columns(columns: Sequence[Sequence[Any]]) -> None:
     _check_range("acceptance_threshold", values, 0, 1)
     _check_range("frames", values, 1, math.inf)
     _check_range("metres_per_unit", values, math.ulp(0.0), math.inf)
+    if any(len(content) % 4 for content in values["classifier"]):
+        raise ValueError("classifier is no whole number of float32")
     for start in range(0, len(values["classifier"]), CLASSIFIER_CHUNK):
         content = b"".join(values["classifier"][start : start + CLASSIFIER_CHUNK])
         if not np.isfinite(np.frombuffer(content, CLASSIFIER_TYPE)).all():
