@@ -118,20 +118,24 @@ class Architecture:
 class Features(NamedTuple):
     """What the backbone says of images: ``pooled_BF`` of the whole, ``cell_BCD`` of C cells.
 
-    ``place_BED`` are unit vectors that describe E places. Cells and places come row by row; None
-    where the architecture has none.
+    ``place_BED`` are unit vectors that describe E places, ``rough_BEW`` what they are made of by
+    one dense layer. Cells and places come row by row; None where the architecture has none.
     """
 
     pooled_BF: Tensor
     cell_BCD: Tensor | None = None
     place_BED: Tensor | None = None
+    rough_BEW: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Features:
         """All that are there, changed alike."""
-        cell_BCD, place_BED = (
-            None if part is None else change(part) for part in (self.cell_BCD, self.place_BED)
-        )
-        return Features(change(self.pooled_BF), cell_BCD, place_BED)
+        others = (None if part is None else change(part) for part in self[1:])
+        return Features(change(self.pooled_BF), *others)
+
+    def only(self, names: Sequence[str]) -> Features:
+        """The pooled ones and those named."""
+        named = zip(self._fields[1:], self[1:], strict=True)
+        return Features(self.pooled_BF, *(part if name in names else None for name, part in named))
 
     def float(self) -> Features:
         """In float32."""
@@ -144,15 +148,11 @@ class Features(NamedTuple):
     @staticmethod
     def joined(parts: Sequence[Features]) -> Features:
         """Of several batches of images, one after the other."""
-        cells, places = (
-            [part for part in alike if part is not None]
-            for alike in ([p.cell_BCD for p in parts], [p.place_BED for p in parts])
+        others = (
+            None if alike[0] is None else torch.cat([part for part in alike if part is not None])
+            for alike in zip(*(part[1:] for part in parts), strict=True)
         )
-        return Features(
-            torch.cat([part.pooled_BF for part in parts]),
-            torch.cat(cells) if cells else None,
-            torch.cat(places) if places else None,
-        )
+        return Features(torch.cat([part.pooled_BF for part in parts]), *others)
 
 
 class Backbone(nn.Module):
@@ -212,8 +212,10 @@ class Backbone(nn.Module):
         if self.neck is None:
             return Features(pooled_BF)
         cells_BDHW = self.neck(maps)
-        places_BDHW = None if self.place_neck is None else self.place_neck(maps, cells_BDHW)
-        return Features(pooled_BF, _row_by_row(cells_BDHW), _row_by_row(places_BDHW))
+        if self.place_neck is None:
+            return Features(pooled_BF, _row_by_row(cells_BDHW))
+        grids = (cells_BDHW, *self.place_neck(maps, cells_BDHW))
+        return Features(pooled_BF, *map(_row_by_row, grids))
 
 
 def _without_classifier(name: str) -> nn.Module:
@@ -237,8 +239,8 @@ def _without_classifier(name: str) -> nn.Module:
     return network
 
 
-def _row_by_row(map_BDHW: Tensor | None) -> Tensor | None:
-    return None if map_BDHW is None else map_BDHW.flatten(2).transpose(1, 2)
+def _row_by_row(map_BDHW: Tensor) -> Tensor:
+    return map_BDHW.flatten(2).transpose(1, 2)
 
 
 def _pool(output: Tensor) -> Tensor:

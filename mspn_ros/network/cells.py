@@ -18,8 +18,8 @@ from mspn_ros.records import ConfigError
 STRIDES = {"coarse": (32,), "fine": (16, 32)}
 # Pixels a place is wide.
 PLACE_STRIDE = 8
-# Numbers a place is worked on with, before it is described.
-_PLACE_WIDTH = 128
+# Numbers a place is worked on with, before it is described: W.
+PLACE_WIDTH = 128
 
 
 class CellNeck(nn.Module):
@@ -88,15 +88,24 @@ class PlaceNeck(nn.Module):
             )
         self.names = {PLACE_STRIDE: found[PLACE_STRIDE][0]}
         self.places = size // PLACE_STRIDE
-        self.early = nn.Conv2d(found[PLACE_STRIDE][1], _PLACE_WIDTH, 1, bias=False)
-        self.late = nn.Conv2d(cell_features, _PLACE_WIDTH, 1, bias=False)
-        self.mix = nn.Sequential(*_look_around(_PLACE_WIDTH), nn.Conv2d(_PLACE_WIDTH, features, 1))
+        self.early = nn.Conv2d(found[PLACE_STRIDE][1], PLACE_WIDTH, 1, bias=False)
+        self.late = nn.Conv2d(cell_features, PLACE_WIDTH, 1, bias=False)
+        self.mix = nn.Sequential(*_look_around(PLACE_WIDTH), nn.Conv2d(PLACE_WIDTH, features, 1))
 
-    def forward(self, maps: dict[int, Tensor], cells_BCHW: Tensor) -> Tensor:
-        """{8: (B, channels, h, w)} and the cells -> (B, D, h, w)."""
+    def forward(self, maps: dict[int, Tensor], cells_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """{8: (B, channels, h, w)} and the cells -> (B, D, h, w), and the (B, W, h, w) before."""
         early = self.early(maps[PLACE_STRIDE])
         late = F.interpolate(self.late(cells_BCHW), early.shape[2:], mode="bilinear")
-        return F.normalize(self.mix(early + late), dim=1)
+        rough_BWHW = self.mix[:-1](early + late)
+        return F.normalize(self.mix[-1](rough_BWHW), dim=1), rough_BWHW
+
+    @property
+    def projection(self) -> tuple[Tensor, Tensor]:
+        """The dense layer W -> D that describes: weight (D, W), bias (D,)."""
+        last = self.mix[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        return last.weight.detach()[:, :, 0, 0], last.bias.detach()
 
 
 def _look_around(features: int) -> list[nn.Module]:

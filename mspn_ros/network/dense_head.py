@@ -28,6 +28,7 @@ class DenseHead(SceneHead):
 
     kind: ClassVar[str] = "dense"
     grid: ClassVar[Grid] = "cells"
+    reads: ClassVar[tuple[str, ...]] = ("cell_BCD",)
     outputs = MATRIX_PARAMETERS
 
     def __init__(self, scenes: int, cell_features: int) -> None:

@@ -7,18 +7,18 @@ SceneHead and enter it in make_head.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from mspn_ros.network.adapter_head import AdapterHead
+from mspn_ros.network.adapter_head import AdaptedLandmarkHead, AdapterHead
 from mspn_ros.network.backbone import Architecture, Features
 from mspn_ros.network.dense_head import DenseHead
 from mspn_ros.network.landmark_head import ROW_PADDING, LandmarkHead
 from mspn_ros.network.scene_head import Reading, SceneHead, StackedLinear
 from mspn_ros.records import ConfigError
 
-HeadKind = Literal["linear", "adapter", "dense", "landmarks"]
+HeadKind = Literal["linear", "adapter", "dense", "landmarks", "adapted_landmarks"]
 
 
 class LinearHead(StackedLinear, SceneHead):
@@ -51,20 +51,20 @@ def make_head(
         return LinearHead(scenes, feature_size, architecture.pose_parameters)
     if kind == AdapterHead.kind:
         return AdapterHead(scenes, feature_size, architecture.pose_parameters)
-    if kind in (DenseHead.kind, LandmarkHead.kind) and architecture.cells == "none":
+    finders = {finder.kind: finder for finder in (LandmarkHead, AdaptedLandmarkHead)}
+    if kind in (DenseHead.kind, *finders) and architecture.cells == "none":
         raise ConfigError(f"a {kind} head reads cells: set architecture.cells=fine (or coarse)")
     if kind == DenseHead.kind:
         return DenseHead(scenes, architecture.cell_features)
-    if kind == LandmarkHead.kind:
+    if kind in finders:
         features = architecture.descriptor_features
         if not features:
             raise ConfigError(
-                "a landmarks head reads descriptors: set architecture.descriptor_features=32"
+                f"a {kind} head reads descriptors: set architecture.descriptor_features=32"
             )
-        return LandmarkHead(scenes, architecture.cell_features, features, landmarks)
-    raise ConfigError(
-        f"scene head {kind!r} is unknown; this version has linear, adapter, dense and landmarks"
-    )
+        return finders[kind](scenes, architecture.cell_features, features, landmarks)
+    known = ", ".join(get_args(HeadKind))
+    raise ConfigError(f"scene head {kind!r} is unknown; this version has {known}")
 
 
 def padded_landmarks(row: Mapping[str, Sized]) -> int:

@@ -52,6 +52,7 @@ class LandmarkHead(SceneHead):
 
     kind: ClassVar[str] = "landmarks"
     grid: ClassVar[Grid] = "places"
+    reads: ClassVar[tuple[str, ...]] = ("cell_BCD", "place_BED")
     outputs = MATRIX_PARAMETERS
 
     def __init__(self, scenes: int, cell_features: int, features: int, landmarks: int) -> None:
@@ -126,14 +127,13 @@ class LandmarkHead(SceneHead):
         self, features: Features, scene_B: Tensor, ray_BC3: Tensor | None, seen_BC: Tensor | None
     ) -> Reading:
         """See ``SceneHead``; the squares are places, of which each cell has as many."""
-        assert features.place_BED is not None
         assert features.cell_BCD is not None
         assert ray_BC3 is not None
         cells = math.isqrt(features.cell_BCD.shape[1])
         cell_ray_BC3 = F.normalize(_pooled(ray_BC3, cells), dim=2)
         cell_seen_BC = None if seen_BC is None else _pooled(seen_BC[..., None], cells)[..., 0] == 1
         start = self.votes.read(features, scene_B, cell_ray_BC3, cell_seen_BC)
-        sightings = self._sightings(features.place_BED, scene_B)
+        sightings = self._sightings(self.described(features, scene_B), scene_B)
         if self.training:
             return start._replace(sightings=sightings)
         seen = self._surest(sightings, scene_B, ray_BC3)
@@ -146,6 +146,11 @@ class LandmarkHead(SceneHead):
         )
         pose_BP = torch.cat((position_B3, rotation_B33.flatten(1)), 1)
         return Reading(pose_BP, start.votes, sightings, start.pose_BP, covariance_B66, seen)
+
+    def described(self, features: Features, scene_B: Tensor) -> Tensor:
+        """The unit vectors (B, E, D) that describe the places to the images' scenes."""
+        assert features.place_BED is not None
+        return features.place_BED
 
     def _sightings(self, place_BED: Tensor, scene_B: Tensor) -> Sightings:
         key_BKD = F.normalize(self.key[scene_B], dim=2)

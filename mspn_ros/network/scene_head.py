@@ -140,10 +140,12 @@ class SceneHead(StackedRows):
 
     ``outputs`` is P of the pose it gives: 6 or 7 (position and log-quaternion or quaternion), or
     12 (position and rotation matrix). ``grid``: of which squares of the image it needs the rays.
+    ``reads``: what of ``Features`` it reads besides the pooled ones.
     """
 
     kind: ClassVar[str]
     grid: ClassVar[Grid] = "none"
+    reads: ClassVar[tuple[str, ...]] = ()
     outputs: int
 
     @abstractmethod

@@ -159,8 +159,9 @@ class TrainConfig:
         weights: imagenet, none, the path of a state dict for the torchvision network, or a model
             directory whose backbone is taken over.
         head: linear (the paper's), adapter (network/adapter_head.py), dense
-            (network/dense_head.py; needs architecture.cells) or landmarks
-            (network/landmark_head.py; needs architecture.descriptor_features besides).
+            (network/dense_head.py; needs architecture.cells), landmarks
+            (network/landmark_head.py; needs architecture.descriptor_features besides) or
+            adapted_landmarks (network/adapter_head.py; needs the same).
         landmarks: the most that a scene may have, for the head of that name; 41 bytes each.
         shared_head: one pose layer for all scenes, as PoseNet and the naive baseline have.
         epochs: passes over the training frames.
@@ -272,7 +273,7 @@ def _check(config: TrainConfig) -> None:
             "augment.zoom, roll and shift warp whole images: set architecture.fit=squeeze, or "
             "leave them at 0"
         )
-    if config.shared_head and config.head == "landmarks":
+    if config.shared_head and config.head in ("landmarks", "adapted_landmarks"):
         raise ConfigError("shared_head has no scene whose landmarks it could find: set head=dense")
     if config.shared_head and config.loss.scene_weight:
         raise ConfigError(

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mspn_ros.network.backbone import Backbone, Features, Grid
+from mspn_ros.network.backbone import Backbone, Features
+from mspn_ros.network.landmark_head import LandmarkHead
 from mspn_ros.network.losses import FOUND, Sights
 from mspn_ros.training.batches import Batch, BatchLoader
 from mspn_ros.training.cache import Progress
@@ -85,7 +86,7 @@ def cache_views(trainer: Trainer, views: int, tell: Progress | None = None) -> F
             trainer.landmarks,
         )
         for batch in loader.batches(plan, view, 0):
-            parts.append(_kept(backbone, batch, trainer.network.heads.grid))
+            parts.append(_kept(backbone, batch, trainer.network.heads.reads))
             if tell:
                 tell(view * len(samples) + int(batch.index_B[-1]) + 1, views * len(samples))
     return FeatureViews(
@@ -101,10 +102,9 @@ def cache_views(trainer: Trainer, views: int, tell: Progress | None = None) -> F
 
 
 @torch.no_grad()
-def _kept(backbone: Backbone, batch: Batch, grid: Grid) -> FeatureViews:
-    features = backbone(batch.image_B3HW)
-    read = {"none": 1, "cells": 2, "places": 3}[grid]
-    kept = Features(*features[:read]).each(lambda part: part.half().cpu())
+def _kept(backbone: Backbone, batch: Batch, reads: Sequence[str]) -> FeatureViews:
+    features: Features = backbone(batch.image_B3HW)
+    kept = features.only(reads).each(lambda part: part.half().cpu())
     ray, seen = (None if part is None else part.cpu() for part in (batch.ray_BC3, batch.seen_BC))
     sights = batch.sights and Sights(*(part.cpu() for part in batch.sights))
     return FeatureViews(batch.index_B, kept, batch.target_BP.cpu(), ray, seen, sights)
@@ -115,19 +115,21 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if present else None
 
 
-def mean_keys(views: FeatureViews, landmarks: int) -> Tensor:
-    """Of each landmark the mean descriptor (K, D) of where it was found: where its key starts."""
-    assert views.features.place_BED is not None
-    assert views.sights is not None
-    side = math.isqrt(views.features.place_BED.shape[1])
-    total_KD = torch.zeros(landmarks, views.features.place_BED.shape[2])
+@torch.no_grad()
+def mean_keys(views: FeatureViews, head: LandmarkHead, landmarks: int) -> Tensor:
+    """Of each landmark the mean descriptor (K, D) of where it was found: where its key starts.
+
+    ``head`` has one scene, and is on the CPU.
+    """
+    total_KD = torch.zeros(landmarks, head.key.shape[2])
     for index_B in torch.split(torch.arange(len(views)), _BATCH):
         part = views.of(index_B)
-        assert part.features.place_BED is not None
         assert part.sights is not None
+        place_BED = head.described(part.features, torch.zeros_like(index_B))
+        side = math.isqrt(place_BED.shape[1])
         x, y = part.sights.place_BK2.round().long().clamp(0, side - 1).unbind(2)
         at_BK1 = (y * side + x)[..., None]
-        described_BKD = part.features.place_BED.gather(1, at_BK1.expand(-1, -1, total_KD.shape[1]))
+        described_BKD = place_BED.gather(1, at_BK1.expand(-1, -1, total_KD.shape[1]))
         found_BK1 = (part.sights.state_BK == FOUND)[..., None]
         total_KD += (described_BKD * found_BK1).sum(0)[:landmarks]
     return F.normalize(total_KD, dim=1)

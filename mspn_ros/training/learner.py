@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mspn_ros.network.adapter_head import AdaptedLandmarkHead
 from mspn_ros.network.backbone import Features
 from mspn_ros.network.losses import (
     FixedPoseLoss,
@@ -43,6 +44,9 @@ class Learner(nn.Module):
             config.architecture, scenes, config.head, config.shared_head, config.landmarks
         )
         self.weights = _load_weights(self.network, config.weights)
+        heads, neck = self.network.heads, self.network.backbone.place_neck
+        if isinstance(heads, AdaptedLandmarkHead) and neck is not None:
+            heads.start_from(*neck.projection)
         rows = 1 if config.shared_head else scenes
         self.pose_loss = _make_loss(config, rows)
         self.vote_loss = VoteLoss(rows) if self.network.grid else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,22 @@ import torch
 from torch import Tensor
 
 from mspn_ros.datasets.base import SceneData
+from mspn_ros.network.adapter_head import AdaptedLandmarkHead
+from mspn_ros.network.backbone import Architecture, Features
 from mspn_ros.network.heads import HeadKind
 from mspn_ros.network.landmark_head import LandmarkHead
-from mspn_ros.records import ModelError, SceneRow
+from mspn_ros.records import Array, ConfigError, ModelError, SceneRow
 from mspn_ros.store.backbone_file import load_backbone
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.cache import Progress
 from mspn_ros.training.classifier_row import fit_classifier_row
-from mspn_ros.training.config import AugmentConfig, TrainConfig
+from mspn_ros.training.config import (
+    AugmentConfig,
+    CodingConfig,
+    LossConfig,
+    TrainConfig,
+    ValidationConfig,
+)
 from mspn_ros.training.feature_views import FeatureViews, cache_views, mean_keys
 from mspn_ros.training.finish import scene_row
 from mspn_ros.training.held_out import HeldOut, central_features, judge, measure_votes
@@ -42,30 +50,59 @@ class NewSceneConfig:
     """How a row is learned.
 
     Attributes:
-        head: its kind; landmarks where the backbone describes places, else linear, if empty.
-        views: of every training image, the first one not augmented.
+        head: its kind; adapted_landmarks where the backbone describes places, else dense where it
+            has cells, else linear.
+        views: that the backbone sees in all, the images themselves and augmented ones; of every
+            image as many, 3 at least and 12 at most.
         epochs: passes over all views, at most.
         patience: passes without a better result on the held-out blocks after which it ends.
         batch_size: views per step.
         head_lr: learning rate of the head, falling to zero as a cosine does.
+        adapter_lr: learning rate of what the scene describes its places by.
         loss_lr: learning rate of the losses' weights.
         landmarks: the most that the scene may have, for heads that look for them.
         seed: of initialisation, order and augmentation.
         device: auto, cpu, cuda or cuda:N.
         cache: folder of the decoded images, see ``TrainConfig``.
+        validation: the blocks that are held out.
     """
 
     head: HeadKind | None = None
-    views: int = 4
-    epochs: int = 12
-    patience: int = 4
-    batch_size: int = 16
+    views: int = 2000
+    epochs: int = 4
+    patience: int = 2
+    batch_size: int = 8
     head_lr: float = 8e-3
+    adapter_lr: float = 4e-3
     loss_lr: float = 1e-2
-    landmarks: int = 1000
+    landmarks: int = 768
     seed: int = 0
     device: str = "auto"
     cache: str = "auto"
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def check(self) -> None:
+        """Refuse numbers that are none of these things.
+
+        Raises:
+            ConfigError: with the setting's name and bounds.
+        """
+        bounds = {
+            "views": (self.views, 1, 1_000_000),
+            "epochs": (self.epochs, 1, 10_000),
+            "patience": (self.patience, 1, 10_000),
+            "batch_size": (self.batch_size, 1, 65_536),
+            "head_lr": (self.head_lr, 0, 1),
+            "adapter_lr": (self.adapter_lr, 0, 1),
+            "loss_lr": (self.loss_lr, 0, 1),
+        }
+        for name, (value, low, high) in bounds.items():
+            if not low <= value <= high:
+                raise ConfigError(f"{name} {value} is not within {low} to {high}")
+
+    def views_of_each(self, images: int) -> int:
+        """How many views of every image are seen."""
+        return min(12, max(3, round(self.views / images)))
 
 
 @dataclass(frozen=True)
@@ -76,6 +113,41 @@ class Epoch:
     epochs: int
     loss: float
     held_out: HeldOut | None
+
+
+def one_scene_config(
+    model: Path, architecture: Architecture, settings: NewSceneConfig
+) -> TrainConfig:
+    """The configuration of learning one scene from a model's backbone.
+
+    The recipe is that of default.yaml, whatever the model was trained by: its rows stand side by
+    side with the new one, and learn nothing of it.
+    """
+    kind = settings.head
+    if kind is None and architecture.descriptor_features:
+        kind = "adapted_landmarks"
+    warps = architecture.fit == "squeeze"
+    return TrainConfig(
+        seed=settings.seed,
+        architecture=architecture,
+        weights=str(model),
+        head=kind or ("linear" if architecture.cells == "none" else "dense"),
+        landmarks=settings.landmarks,
+        batch_size=max(2, settings.batch_size),
+        device=settings.device,
+        cache=settings.cache,
+        loss=LossConfig(s_q=-1.0, scene_weight=0.0),
+        coding=CodingConfig(normalise_positions=True, reference_rotation=True),
+        augment=AugmentConfig(
+            turn_labels=True,
+            zoom=0.35 if warps else 0.0,
+            shift=0.06 if warps else 0.0,
+            brightness=0.3,
+            contrast=0.3,
+            saturation=0.3,
+        ),
+        validation=settings.validation,
+    )
 
 
 class SceneAdder:
@@ -93,100 +165,87 @@ class SceneAdder:
         Raises:
             MspnError: a model, scene or settings that cannot be used, or a name that is taken.
         """
+        settings.check()
         self.model, self.settings = model, settings
         backbone, self.identity, _ = load_backbone(model)
         with SceneBank(model) as bank:
             self.others = [r for r in bank.read().rows if r.backbone_id == self.identity]
-            taken = [name for name in bank.names() if name == scene.name]
+            taken = scene.name in bank.names()
         if taken:
             raise ModelError(
                 f"{model}: scene {scene.name!r} is there already; remove or rename it first, or "
                 "give another name=PATH"
             )
-        architecture = backbone.architecture
-        kind = settings.head or ("landmarks" if architecture.descriptor_features else "linear")
-        warps = architecture.fit == "squeeze"
-        config = TrainConfig(
-            seed=settings.seed,
-            architecture=architecture,
-            weights=str(model),
-            head=kind,
-            landmarks=settings.landmarks,
-            device=settings.device,
-            cache=settings.cache,
-        )
-        self.trainer = Trainer(
-            replace(
-                config,
-                loss=replace(config.loss, s_q=-1.0, scene_weight=0.0),
-                coding=replace(config.coding, normalise_positions=True, reference_rotation=True),
-                augment=AugmentConfig(
-                    turn_labels=True,
-                    zoom=0.35 if warps else 0.0,
-                    shift=0.06 if warps else 0.0,
-                    brightness=0.3,
-                    contrast=0.3,
-                    saturation=0.3,
-                ),
-            ),
-            [scene],
-            watch,
-        )
+        config = one_scene_config(model, backbone.architecture, settings)
+        self.trainer = Trainer(config, [scene], watch)
+        self._val_features: Features | None = None
 
     def learn(
         self, features: Progress | None = None, epoch: Callable[[Epoch], None] | None = None
     ) -> SceneRow:
         """The row, its id 0; ``features`` hears of images that the backbone has seen."""
         trainer, settings = self.trainer, self.settings
-        views = cache_views(trainer, settings.views, features)
-        learner, heads = trainer.learner, trainer.network.heads
+        count = settings.views_of_each(len(trainer.train_samples))
+        views = cache_views(trainer, count, features)
+        if trainer.val_samples is not None:
+            samples, heads = trainer.val_samples, trainer.network.heads
+            seen = central_features(trainer.network.backbone, samples, trainer.device)
+            self._val_features = seen.only(heads.reads)
+        self._start(views)
+        self._learn_head(views, epoch)
+        trainer.network.heads.round_rows()
+        return self._row(views, self._held_out())
+
+    def _start(self, views: FeatureViews) -> None:
+        heads, landmarks = self.trainer.network.heads, self.trainer.landmarks
         if isinstance(heads, LandmarkHead):
-            assert trainer.landmarks is not None
-            heads.place_keys(0, mean_keys(views, len(trainer.landmarks.of_scene(0))))
-        val = trainer.val_samples
-        val_features = None
-        if val is not None:
-            val_features = central_features(trainer.network.backbone, val, trainer.device)
+            assert landmarks is not None
+            device = self.trainer.device
+            keys = mean_keys(views, heads.cpu(), len(landmarks.of_scene(0)))
+            heads.place_keys(0, keys)
+            heads.to(device)
 
-        def held_out() -> HeldOut | None:
-            if val is None:
-                return None
-            measure_votes(trainer.network, trainer.coding, val, trainer.device, val_features)
-            names = [trainer.scenes[0].name]
-            (found,) = judge(
-                trainer.network, trainer.coding, val, names, trainer.device, val_features
-            )
-            return found
-
-        weights = [p for name, p in learner.named_parameters() if "_loss." in name]
-        optimizers = [
-            RowAdam(heads.parameters(), settings.head_lr),
-            RowAdam(weights, settings.loss_lr),
-        ]
+    def _learn_head(self, views: FeatureViews, epoch: Callable[[Epoch], None] | None) -> None:
+        """Until the held-out blocks say that it is enough; the head ends as it was best."""
+        settings, heads = self.settings, self.trainer.network.heads
+        optimizers = self._optimizers()
         best, best_score, since = None, math.inf, 0
         generator = torch.Generator().manual_seed(settings.seed)
         for number in range(settings.epochs):
             loss = self._epoch(views, optimizers, generator, number)
-            said = held_out()
+            said = self._held_out()
             if epoch:
                 epoch(Epoch(number + 1, settings.epochs, loss, said))
             if said is None:
                 continue
             since += 1
             if said.mean_log_error < best_score + _AS_GOOD:
-                best, since = heads.row(0), 0
-            best_score = min(best_score, said.mean_log_error)
+                best = heads.row(0)
+            if said.mean_log_error < best_score:
+                best_score, since = said.mean_log_error, 0
             if since >= settings.patience:
                 break
         if best is not None:
             heads.set_row(0, best)
-        heads.round_rows()
-        return self._row(views, held_out(), val_features.pooled_BF if val_features else None)
+
+    def _optimizers(self) -> list[tuple[RowAdam, float]]:
+        """With their learning rates at the start."""
+        settings, heads = self.settings, self.trainer.network.heads
+        weights = [p for name, p in self.trainer.learner.named_parameters() if "_loss." in name]
+        own = set()
+        if isinstance(heads, AdaptedLandmarkHead):
+            own = set(heads.describe.parameters())
+        groups = [
+            ([p for p in heads.parameters() if p not in own], settings.head_lr),
+            (list(own), settings.adapter_lr),
+            (weights, settings.loss_lr),
+        ]
+        return [(RowAdam(members, rate), rate) for members, rate in groups if members]
 
     def _epoch(
         self,
         views: FeatureViews,
-        optimizers: list[RowAdam],
+        optimizers: list[tuple[RowAdam, float]],
         generator: torch.Generator,
         number: int,
     ) -> float:
@@ -194,10 +253,10 @@ class SceneAdder:
         learner, settings, device = self.trainer.learner, self.settings, self.trainer.device
         learner.network.heads.train()
         steps = -(-len(views) // settings.batch_size)
-        total, rates = 0.0, (settings.head_lr, settings.loss_lr)
+        total = 0.0
         for step, batch in enumerate(views.batches(settings.batch_size, generator)):
             done = (number + step / steps) / settings.epochs
-            for optimizer, rate in zip(optimizers, rates, strict=True):
+            for optimizer, rate in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
                 optimizer.zero_grad()
@@ -207,29 +266,37 @@ class SceneAdder:
                 batch.features, batch.target_MP, scene_B, batch.ray_MC3, batch.seen_MC, batch.sights
             )
             loss.backward()  # type: ignore[no-untyped-call]
-            for optimizer in optimizers:
+            for optimizer, _ in optimizers:
                 optimizer.step()
             total += float(loss.detach()) * len(batch)
         return total / len(views)
 
-    def _row(
-        self, views: FeatureViews, held_out: HeldOut | None, val_SF: Tensor | None
-    ) -> SceneRow:
-        trainer = self.trainer
-        feature_SF = views.features.pooled_BF[: len(trainer.train_samples)].float()
+    def _held_out(self) -> HeldOut | None:
+        """The head's errors on the held-out blocks; a landmark head learns first how far its
+        votes are off there."""
+        trainer, val, seen = self.trainer, self.trainer.val_samples, self._val_features
+        if val is None:
+            return None
+        measure_votes(trainer.network, trainer.coding, val, trainer.device, seen)
+        names = [trainer.scenes[0].name]
+        (found,) = judge(trainer.network, trainer.coding, val, names, trainer.device, seen)
+        return found
+
+    def _row(self, views: FeatureViews, held_out: HeldOut | None) -> SceneRow:
+        trainer, val = self.trainer, self._val_features
         every_MF = views.features.pooled_BF.float()
         weight_F, bias = fit_classifier_row(every_MF, self.others, self.settings.seed)
         trainer.network.classifier.rows.set_row(
             0, {"weight": weight_F[None], "bias": torch.tensor([bias])}
         )
-        if held_out is not None and val_SF is not None:
-            held_out = replace(
-                held_out, confidence_B=self._confidence(val_SF.cpu(), weight_F, bias)
-            )
+        if held_out is not None and val is not None:
+            confidence_B = self._confidence(val.pooled_BF.cpu(), weight_F, bias)
+            held_out = replace(held_out, confidence_B=confidence_B)
+        feature_SF = every_MF[: len(trainer.train_samples)]
         row = scene_row(trainer, 0, self.identity, feature_SF, held_out)
         return replace(row, uuid=str(uuid.uuid4()))
 
-    def _confidence(self, feature_SF: Tensor, weight_F: Tensor, bias: float) -> np.ndarray:
+    def _confidence(self, feature_SF: Tensor, weight_F: Tensor, bias: float) -> Array:
         """Probabilities of the new scene beside all others."""
         weight_NF = np.stack([*(row.classifier_weight for row in self.others), weight_F.numpy()])
         bias_N = np.array([*(row.classifier_bias for row in self.others), bias])
