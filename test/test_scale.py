@@ -295,7 +295,7 @@ def test_a_file_that_is_overwritten_with_rubbish_gives_no_pose_and_no_crash(mode
     assert "row 12" in estimate.reason
 
 
-def test_a_scene_can_be_read_while_a_writer_holds_the_bank(model, pictures):
+def test_a_scene_that_a_writer_keeps_from_being_read_is_unknown_until_it_is_done(model, pictures):
     localizer = on_demand(model)
     with sqlite3.connect(model / "scenes.db", isolation_level=None) as db:
         db.execute("BEGIN EXCLUSIVE")
