@@ -12,14 +12,16 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
+import torch
 from models import make_landmark_model, make_tiny_model
 
 from mspn_ros.cli import main
 from mspn_ros.evaluation.bench_scenes import random_rows
+from mspn_ros.inference.first_look import TOLERANCE, FirstLook
 from mspn_ros.inference.loaded_rows import MOST_LOADED
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.read_out import MOST_LIKELY
-from mspn_ros.inference.scene_logits import capacity
+from mspn_ros.inference.scene_logits import SceneLogits, capacity
 from mspn_ros.network.backbone import Architecture, Backbone
 from mspn_ros.store.row_format import INDEX_COLUMNS, index_checksum, row_bytes
 from mspn_ros.store.scene_bank import SceneBank
@@ -352,6 +354,73 @@ def test_many_threads_get_the_poses_of_the_bank_while_it_is_changed_and_reloaded
     assert answered[True] > 0
     assert localizer.bank_version == 11
     assert len(localizer.scenes) == len(NAMES)
+
+
+def brute_force(weight_NF, bias_N, feature_F, count):
+    """Places of the likeliest scenes, and the best one's probability, in float64."""
+    logit_N = weight_NF.double() @ feature_F.double() + bias_N.double()
+    return logit_N.topk(count).indices.tolist(), float(logit_N.softmax(0).max())
+
+
+def features_of_all_kinds(weight_NF):
+    """Of frames that one scene is sure of, that several share, and that none knows."""
+    generator = torch.Generator().manual_seed(1)
+    for step in range(60):
+        noise = torch.randn(weight_NF.shape[1], generator=generator)
+        yield noise + (step % 6) * 2 * weight_NF[step * 37] / weight_NF[step * 37].norm()
+
+
+def test_a_first_look_in_bfloat16_finds_what_brute_force_finds_or_says_that_it_cannot():
+    torch.manual_seed(0)
+    weight_NF, bias_N = 0.5 * torch.randn(5000, 128), torch.randn(5000)
+    # Twins, and scenes that are told apart by less than bfloat16 can tell.
+    weight_NF[1::2] = weight_NF[::2] * (1 + 1e-4 * torch.randn(2500, 1))
+    look = FirstLook(5120, 128)
+    look.take(slice(0, 5000), weight_NF)
+    padded = torch.cat((weight_NF, torch.zeros(120, 128)))
+    told, rough_alone = 0, 0
+    for feature_F in features_of_all_kinds(weight_NF):
+        found = look.best(feature_F[None], padded, bias_N, 10)
+        scenes, probability = brute_force(weight_NF, bias_N, feature_F, 10)
+        rough_N = look.rough(feature_F[None])
+        exact_N = padded.double() @ feature_F.double()
+        assert ((rough_N - exact_N).abs() <= look.margin(feature_F[None])).all()
+        rough_alone += int((rough_N[:5000] + bias_N).topk(10).indices.tolist() != scenes)
+        if found is not None:
+            told += 1
+            assert found.scene_BK[0].tolist() == scenes
+            own = (found.logit_BK[0, 0].double() - found.total_B1[0, 0]).exp()
+            assert float(own) == pytest.approx(probability, abs=TOLERANCE)
+    # Neither of the two is true by luck: there is something to tell, and rounding does matter.
+    assert told >= 20
+    assert rough_alone >= 20
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_what_a_first_look_cannot_tell_is_computed_in_float32(pristine, alike):
+    with SceneBank(pristine) as bank:
+        index = bank.index()
+    if alike:
+        random = np.random.default_rng(0)
+        first = np.frombuffer(index.classifier[0], np.float32)
+        rows = first + random.normal(0, 1e-3, (len(NAMES), 576)).astype(np.float32)
+        index = replace(index, classifier=[row.tobytes() for row in rows])
+    logits = SceneLogits(index, torch.device("cpu"))
+    assert logits.arithmetic == "float32"  # so few rows are quicker without
+    weight_NF, bias_N = logits.weight_NF[: len(NAMES)], logits.bias_N[: len(NAMES)]
+    # As a processor that is quick in bfloat16 has it for more rows, whatever this one is.
+    logits.first_look = FirstLook(*logits.weight_NF.shape)
+    logits.first_look.take(slice(0, len(NAMES)), weight_NF)
+    told = 0
+    for feature_F in features_of_all_kinds(weight_NF[torch.arange(2400) % len(NAMES)]):
+        own = logits.first_look.best(feature_F[None], logits.weight_NF, bias_N, 10)
+        told += own is not None
+        found = logits.best(feature_F[None], 10)
+        scenes, probability = brute_force(weight_NF, bias_N, feature_F, 10)
+        assert found.scene_BK[0].tolist() == scenes
+        share = (found.logit_BK[0, 0].double() - found.total_B1[0, 0]).exp()
+        assert float(share) == pytest.approx(probability, abs=TOLERANCE)
+    assert told == (0 if alike else 60)
 
 
 def run_bench(capfd, *words):

@@ -55,13 +55,13 @@ def bench_scenes(arguments: argparse.Namespace) -> int:
         write_json(arguments.json, [asdict(result) for result in results])
     header = (
         "scenes", "answer ms", "ratio", "classifier ms", "first answer ms", "load s", "bank s",
-        "MB", "read",
+        "MB", "read", "classifier",
     )  # fmt: skip
     rows = [
         (
             f"{r.scenes:,}", f"{r.answer_ms:.2f}", f"{r.ratio:.3f}", f"{r.classifier_ms:.2f}",
             f"{r.first_answer_ms:.2f}", f"{r.load_s:.2f}", f"{r.bank_s:.2f}",
-            f"{r.bytes / 1e6:.1f}", "whole" if r.whole else "on demand",
+            f"{r.bytes / 1e6:.1f}", "whole" if r.whole else "on demand", r.classifier,
         )
         for r in results
     ]  # fmt: skip

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.read_out import MOST_LIKELY
 from mspn_ros.network.backbone import Architecture, Backbone
 from mspn_ros.network.heads import make_head
 from mspn_ros.records import ConfigError, HeldOutErrors, ImageHW3, SceneRow
@@ -51,8 +52,9 @@ class ScenesResult:
 
     ``answer_ms``: median from a raw 640 x 480 frame to its pose; ``ratio``: median, over rounds in
     which every size answers the same frame, to the smallest bank's. ``classifier_ms``: of that the
-    logits of all scenes. ``first_answer_ms``: of a scene that was not asked before, whose head
-    may have to be read. ``load_s``: from files to a warm localizer; ``bank_s``: of that the bank.
+    search for the likeliest scenes, in the arithmetic that ``classifier`` names.
+    ``first_answer_ms``: of a scene that was not asked before, whose head may have to be read.
+    ``load_s``: from files to a warm localizer; ``bank_s``: of that the bank.
     """
 
     scenes: int
@@ -64,6 +66,7 @@ class ScenesResult:
     first_answer_ms: float
     bank_s: float
     whole: bool
+    classifier: str
     engine: str
     device: str
 
@@ -190,6 +193,7 @@ def _measured(
                 first_answer_ms=_first_answer_ms(localizer, frames[0]),
                 bank_s=bank_s[i],
                 whole=localizer.reads_whole,
+                classifier=localizer.classifier.arithmetic,
                 engine=localizer.engine,
                 device=str(localizer.device),
             )
@@ -220,7 +224,7 @@ def _answer_times(
             start = time.perf_counter()
             localizers[i].localize([frame])
             answers[i].append((time.perf_counter() - start) * 1000)
-            logits[i].append(localizers[i].classifier_seconds() * 1000)
+            logits[i].append(localizers[i].classifier.seconds(MOST_LIKELY) * 1000)
     return answers, logits
 
 

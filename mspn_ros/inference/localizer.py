@@ -15,6 +15,7 @@ from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
 from mspn_ros.inference.fit import RowFit
 from mspn_ros.inference.read_out import Answer, ReadOut
+from mspn_ros.inference.scene_logits import SceneLogits
 from mspn_ros.inference.served_rows import WHOLE_BYTES, ServedRows
 from mspn_ros.network.backbone import Features
 from mspn_ros.records import (
@@ -124,9 +125,10 @@ class Localizer:
         """Whether all rows were read when the bank was opened, see ``ServedRows``."""
         return self._in_service.rows.whole
 
-    def classifier_seconds(self) -> float:
-        """How long the logits of all scenes take for one image, for those who measure."""
-        return self._in_service.logits.seconds()
+    @property
+    def classifier(self) -> SceneLogits:
+        """The scene classifier of all rows in service."""
+        return self._in_service.logits
 
     def localize(
         self,

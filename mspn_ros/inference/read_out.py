@@ -115,10 +115,8 @@ class ReadOut:
         return likely, readings, troubles
 
     def _likely(self, feature_BF: Tensor, forced: int | None) -> list[Likely]:
-        logit_BN = self.logits(feature_BF)
-        logit_BK, scene_BK = logit_BN.topk(min(MOST_LIKELY, logit_BN.shape[1]))
-        total_B1 = logit_BN.double().logsumexp(1, keepdim=True)
-        own_B1 = logit_BK[:, :1] if forced is None else logit_BN[:, forced : forced + 1]
+        logit_BK, scene_BK, total_B1 = self.logits.best(feature_BF, MOST_LIKELY)
+        own_B1 = logit_BK[:, :1] if forced is None else self.logits.of(feature_BF, forced)
         log_BX = torch.cat((own_B1, logit_BK), 1).double() - total_B1
         # One copy back from the device; places are exact in float64.
         packed_BX = torch.cat((log_BX.exp(), scene_BK.double()), 1).tolist()
