@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mspn_ros import __version__
-from mspn_ros.commands import bench, data, learn, reproduce, run, scenes
+from mspn_ros.commands import add_scene, bench, data, learn, reproduce, run, scenes
 from mspn_ros.records import ConfigError, MspnError
 
 
@@ -42,6 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo = add("demo", "Run the packaged model in a real node on a packaged bag.", run.demo)
     _output(demo, "runs/demo")
     _add_train(add("train", "Learn a backbone and a scene bank.", learn.train))
+    text = "Add a scene to a model, on its frozen backbone."
+    add_scene.add_scene_arguments(add("add-scene", text, add_scene.add_scene))
     _add_evaluate(add("evaluate", "Judge a model on a dataset's split.", learn.evaluate))
     _add_explain(add("explain", "Draw what answers to images are made of.", learn.explain))
     _add_replay(add("replay", "Run a bag through a model, offline or live over DDS.", run.replay))

@@ -226,7 +226,6 @@ def merge_scenes(arguments: argparse.Namespace) -> int:
 
 def _take_in(model: Path, rows: Sequence[SceneRow]) -> None:
     """Check rows against the model, store them, and say which scenes may be confused."""
-    from mspn_ros.inference.confusion import confusions
     from mspn_ros.inference.fit import RowFit
     from mspn_ros.store.backbone_file import load_backbone
     from mspn_ros.store.scene_bank import SceneBank
@@ -241,7 +240,14 @@ def _take_in(model: Path, rows: Sequence[SceneRow]) -> None:
         stored = bank.add_all(rows)
     for row in stored:
         console.print(f"{row.name}: scene {row.id} of {model}", highlight=False)
-    found = [c for c in confusions(stored, present) if c.share > _NOTABLE]
+    tell_confusions(stored, present)
+
+
+def tell_confusions(new: Sequence[SceneRow], present: Sequence[SceneRow]) -> None:
+    """Print which scenes are expected to be taken for each other, by what is stored of them."""
+    from mspn_ros.inference.confusion import confusions
+
+    found = [c for c in confusions(new, present) if c.share > _NOTABLE]
     if not found:
         console.print(
             f"no frames of one scene are expected to be named like another ({_NOTABLE:.1%})"

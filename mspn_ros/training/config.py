@@ -140,9 +140,9 @@ class ValidationConfig:
             paper's figure 2; nothing is chosen by them.
     """
 
-    fraction: float = 0.06
+    fraction: float = 0.12
     blocks: int = 3
-    gap: int = 2
+    gap: int = 5
     every: int = 1
     track_test: bool = False
 
@@ -212,14 +212,29 @@ def load_config(
     Raises:
         ConfigError: no such file, bad YAML, an unknown key, or a value out of type or range.
     """
-    import jsonargparse
-
     if not path.is_file():
         raise ConfigError(f"{path}: no such configuration; presets are 'default' and 'paper'")
+    files = [file for file in (path, overlay) if file is not None]
+    fields = parse_settings(TrainConfig, overrides, str(path), files)
+    result = TrainConfig(**fields | {"scenes": tuple(fields["scenes"])})
+    check_config(result)
+    return result
+
+
+def parse_settings(
+    kind: type, overrides: Sequence[str], place: str, files: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """The fields of a dataclass of settings, from YAML files and then ``key.sub=value`` strings.
+
+    Raises:
+        ConfigError: at ``place``; an unknown key, or a value of another type.
+    """
+    import jsonargparse
+
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_class_arguments(TrainConfig, None)
-    arguments = [f"--config={file}" for file in (path, overlay) if file is not None]
+    parser.add_class_arguments(kind, None)
+    arguments = [f"--config={file}" for file in files]
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"setting {override!r} is not of the form key=value")
@@ -231,14 +246,16 @@ def load_config(
             config = parser.instantiate(parsed)
     except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: {reason[:300]}") from error
-    fields = {k: v for k, v in vars(config).items() if k != "config"}
-    result = TrainConfig(**fields | {"scenes": tuple(fields["scenes"])})
-    _check(result)
-    return result
+        raise ConfigError(f"{place}: {reason[:300]}") from error
+    return {k: v for k, v in vars(config).items() if k != "config"}
 
 
-def _check(config: TrainConfig) -> None:
+def check_config(config: TrainConfig) -> None:
+    """Hold settings against their bounds and against each other.
+
+    Raises:
+        ConfigError: with the setting's name, its value and what is allowed.
+    """
     bounds = {
         "seed": (config.seed, 0, 2**31 - 1),
         "epochs": (config.epochs, 1, 100_000),

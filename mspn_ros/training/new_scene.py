@@ -6,11 +6,13 @@ what it said. Nothing of any other scene is read but its row, and nothing of it 
 
 from __future__ import annotations
 
+import json
 import math
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,21 +20,16 @@ from torch import Tensor
 
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.network.adapter_head import AdaptedLandmarkHead
-from mspn_ros.network.backbone import Architecture, Features
+from mspn_ros.network.backbone import Features
 from mspn_ros.network.heads import HeadKind
 from mspn_ros.network.landmark_head import LandmarkHead
+from mspn_ros.paths import config_file
 from mspn_ros.records import Array, ConfigError, ModelError, SceneRow
 from mspn_ros.store.backbone_file import load_backbone
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.cache import Progress
 from mspn_ros.training.classifier_row import fit_classifier_row
-from mspn_ros.training.config import (
-    AugmentConfig,
-    CodingConfig,
-    LossConfig,
-    TrainConfig,
-    ValidationConfig,
-)
+from mspn_ros.training.config import TrainConfig, ValidationConfig, check_config, load_config
 from mspn_ros.training.feature_views import FeatureViews, cache_views, mean_keys
 from mspn_ros.training.finish import scene_row
 from mspn_ros.training.held_out import HeldOut, central_features, judge, measure_votes
@@ -40,6 +37,8 @@ from mspn_ros.training.loop import Trainer
 from mspn_ros.training.row_adam import RowAdam
 from mspn_ros.training.watch import Watch
 
+# Fine-tuning the whole network: a new scene "typically" has converged then (section 5.4).
+FULL_EPOCHS = 10
 # A later pass is kept if its errors are at most a tenth larger than the best ones: held-out blocks
 # are few frames, and nearer to the training frames than what comes.
 _AS_GOOD = 0.1
@@ -47,7 +46,7 @@ _AS_GOOD = 0.1
 
 @dataclass(frozen=True)
 class NewSceneConfig:
-    """How a row is learned.
+    """How a row is learned; what is not named here is as in default.yaml.
 
     Attributes:
         head: its kind; adapted_landmarks where the backbone describes places, else dense where it
@@ -56,10 +55,8 @@ class NewSceneConfig:
             image as many, 3 at least and 12 at most.
         epochs: passes over all views, at most.
         patience: passes without a better result on the held-out blocks after which it ends.
-        batch_size: views per step.
-        head_lr: learning rate of the head, falling to zero as a cosine does.
-        adapter_lr: learning rate of what the scene describes its places by.
-        loss_lr: learning rate of the losses' weights.
+        adapter_lr: learning rate of what the scene describes its places by; all rates fall to
+            zero as a cosine does.
         landmarks: the most that the scene may have, for heads that look for them.
         seed: of initialisation, order and augmentation.
         device: auto, cpu, cuda or cuda:N.
@@ -71,10 +68,7 @@ class NewSceneConfig:
     views: int = 2000
     epochs: int = 4
     patience: int = 2
-    batch_size: int = 8
-    head_lr: float = 8e-3
     adapter_lr: float = 4e-3
-    loss_lr: float = 1e-2
     landmarks: int = 768
     seed: int = 0
     device: str = "auto"
@@ -91,10 +85,7 @@ class NewSceneConfig:
             "views": (self.views, 1, 1_000_000),
             "epochs": (self.epochs, 1, 10_000),
             "patience": (self.patience, 1, 10_000),
-            "batch_size": (self.batch_size, 1, 65_536),
-            "head_lr": (self.head_lr, 0, 1),
             "adapter_lr": (self.adapter_lr, 0, 1),
-            "loss_lr": (self.loss_lr, 0, 1),
         }
         for name, (value, low, high) in bounds.items():
             if not low <= value <= high:
@@ -115,39 +106,29 @@ class Epoch:
     held_out: HeldOut | None
 
 
-def one_scene_config(
-    model: Path, architecture: Architecture, settings: NewSceneConfig
-) -> TrainConfig:
-    """The configuration of learning one scene from a model's backbone.
+def one_scene_config(model: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration of learning one scene from a model's backbone, the row or all of it.
 
     The recipe is that of default.yaml, whatever the model was trained by: its rows stand side by
-    side with the new one, and learn nothing of it.
+    side with the new one, and learn nothing of it. ``overrides`` come last, as of ``mspn train``.
+
+    Raises:
+        MspnError: a model or settings that cannot be used.
     """
-    kind = settings.head
-    if kind is None and architecture.descriptor_features:
-        kind = "adapted_landmarks"
-    warps = architecture.fit == "squeeze"
-    return TrainConfig(
-        seed=settings.seed,
-        architecture=architecture,
-        weights=str(model),
-        head=kind or ("linear" if architecture.cells == "none" else "dense"),
-        landmarks=settings.landmarks,
-        batch_size=max(2, settings.batch_size),
-        device=settings.device,
-        cache=settings.cache,
-        loss=LossConfig(s_q=-1.0, scene_weight=0.0),
-        coding=CodingConfig(normalise_positions=True, reference_rotation=True),
-        augment=AugmentConfig(
-            turn_labels=True,
-            zoom=0.35 if warps else 0.0,
-            shift=0.06 if warps else 0.0,
-            brightness=0.3,
-            contrast=0.3,
-            saturation=0.3,
-        ),
-        validation=settings.validation,
-    )
+    architecture = load_backbone(model)[0].architecture
+    head = "linear" if architecture.cells == "none" else "dense"
+    if architecture.descriptor_features:
+        head = "adapted_landmarks"
+    fields = asdict(architecture).items()
+    own = [f"architecture.{name}={_yaml(value)}" for name, value in fields]
+    own += [f"weights={model}", f"head={head}", "loss.scene_weight=0", f"epochs={FULL_EPOCHS}"]
+    if architecture.fit != "squeeze":
+        own += [f"augment.{name}=0" for name in ("zoom", "roll", "shift")]
+    return load_config(config_file("default.yaml"), [*own, *overrides])
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class SceneAdder:
@@ -167,7 +148,7 @@ class SceneAdder:
         """
         settings.check()
         self.model, self.settings = model, settings
-        backbone, self.identity, _ = load_backbone(model)
+        _, self.identity, _ = load_backbone(model)
         with SceneBank(model) as bank:
             self.others = [r for r in bank.read().rows if r.backbone_id == self.identity]
             taken = scene.name in bank.names()
@@ -176,7 +157,17 @@ class SceneAdder:
                 f"{model}: scene {scene.name!r} is there already; remove or rename it first, or "
                 "give another name=PATH"
             )
-        config = one_scene_config(model, backbone.architecture, settings)
+        config = one_scene_config(model)
+        config = replace(
+            config,
+            head=settings.head or config.head,
+            landmarks=settings.landmarks,
+            seed=settings.seed,
+            device=settings.device,
+            cache=settings.cache,
+            validation=settings.validation,
+        )
+        check_config(config)
         self.trainer = Trainer(config, [scene], watch)
         self._val_features: Features | None = None
 
@@ -230,15 +221,15 @@ class SceneAdder:
 
     def _optimizers(self) -> list[tuple[RowAdam, float]]:
         """With their learning rates at the start."""
-        settings, heads = self.settings, self.trainer.network.heads
+        heads, rates = self.trainer.network.heads, self.trainer.config.optimizer
         weights = [p for name, p in self.trainer.learner.named_parameters() if "_loss." in name]
         own = set()
         if isinstance(heads, AdaptedLandmarkHead):
             own = set(heads.describe.parameters())
         groups = [
-            ([p for p in heads.parameters() if p not in own], settings.head_lr),
-            (list(own), settings.adapter_lr),
-            (weights, settings.loss_lr),
+            ([p for p in heads.parameters() if p not in own], rates.head_lr),
+            (list(own), self.settings.adapter_lr),
+            (weights, rates.loss_lr),
         ]
         return [(RowAdam(members, rate), rate) for members, rate in groups if members]
 
@@ -252,9 +243,10 @@ class SceneAdder:
         """One pass over the views; the mean loss."""
         learner, settings, device = self.trainer.learner, self.settings, self.trainer.device
         learner.network.heads.train()
-        steps = -(-len(views) // settings.batch_size)
+        size = self.trainer.config.batch_size
+        steps = -(-len(views) // size)
         total = 0.0
-        for step, batch in enumerate(views.batches(settings.batch_size, generator)):
+        for step, batch in enumerate(views.batches(size, generator)):
             done = (number + step / steps) / settings.epochs
             for optimizer, rate in optimizers:
                 for group in optimizer.param_groups:
