@@ -162,8 +162,9 @@ def _add_reproduce(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=reproduce.WHAT,
         metavar="WHAT",
-        help="table1 to table8, figure2, figure3 (all of the paper), or settings: what the preset "
-        "gains over the paper's recipe, setting by setting",
+        help="table1 to table8, figure2, figure3 (all of the paper); settings: what the preset "
+        "gains over the paper's recipe, setting by setting; new-scenes: each scene added to a "
+        "model of the others",
     )
     _data(parser)
     parser.add_argument(

@@ -101,7 +101,7 @@ def _add(model: Path, scene: SceneData, settings: NewSceneConfig) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    tell_confusions([row], adder.others)
+    tell_confusions([row], adder.rivals)
 
 
 def _epoch_line(epoch: Epoch) -> str:

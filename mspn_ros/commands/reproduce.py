@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 TABLE_NAMES = tuple(f"table{number}" for number in range(1, 9))
 FIGURE_NAMES = ("figure2", "figure3")
 SETTINGS = "settings"
-WHAT = (*TABLE_NAMES, *FIGURE_NAMES, SETTINGS)
+NEW_SCENES = "new-scenes"
+WHAT = (*TABLE_NAMES, *FIGURE_NAMES, SETTINGS, NEW_SCENES)
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
@@ -58,6 +60,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
             both = settings_tables(tables)
             text += [show_table(both.held_out), show_table(both.test)]
             results[what] = both.to_json()
+        elif what == NEW_SCENES:
+            results[what] = _new_scenes(tables, text)
         else:
             results[what] = _figure(tables, what, [scene.name for scene in more], arguments.output)
     write_json(arguments.json or arguments.output / "reproduce.json", results)
@@ -73,6 +77,26 @@ def _figure(tables: Tables, what: str, more: list[str], output: Path) -> dict[st
     values = figure2(tables, path) if what == "figure2" else figure3(tables, more, path)
     console.print(f"{what}: {path}")
     return values
+
+
+def _new_scenes(tables: Tables, text: list[str]) -> list[dict[str, Any]]:
+    from mspn_ros.evaluation.new_scenes import FULL, HEADER, JOINT, KINDS, NewScenes, table_cells
+    from mspn_ros.evaluation.report import markdown_table
+
+    result = []
+    for seed in tables.seeds:
+        told = NewScenes(
+            tables.experiment,
+            tables.names,
+            seed,
+            lambda text: notes.print(f"adding {text}", highlight=False),
+        )
+        found = told.run((JOINT, *KINDS, FULL))
+        title = f"each scene added to a model of the others; seed {seed}"
+        print_table(title, HEADER, table_cells(found))
+        text.append(f"### {title}\n\n{markdown_table(HEADER, table_cells(found))}")
+        result += [{"seed": seed, **asdict(entry)} for entry in found]
+    return result
 
 
 def show_table(table: PaperTable) -> str:

@@ -10,6 +10,7 @@ import json
 import math
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ FULL_EPOCHS = 10
 # A later pass is kept if its errors are at most a tenth larger than the best ones: held-out blocks
 # are few frames, and nearer to the training frames than what comes.
 _AS_GOOD = 0.1
+# Rows of the bank that a new scene learns to be told from: of many thousands few are like it.
+_RIVALS = 256
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,8 @@ class SceneAdder:
         settings.check()
         self.model, self.settings = model, settings
         _, self.identity, _ = load_backbone(model)
+        self.rivals: list[SceneRow] = []
         with SceneBank(model) as bank:
-            self.others = [r for r in bank.read().rows if r.backbone_id == self.identity]
             taken = scene.name in bank.names()
         if taken:
             raise ModelError(
@@ -277,7 +280,8 @@ class SceneAdder:
     def _row(self, views: FeatureViews, held_out: HeldOut | None) -> SceneRow:
         trainer, val = self.trainer, self._val_features
         every_MF = views.features.pooled_BF.float()
-        weight_F, bias = fit_classifier_row(every_MF, self.others, self.settings.seed)
+        self.rivals = self._find_rivals(every_MF.mean(0).numpy())
+        weight_F, bias = fit_classifier_row(every_MF, self.rivals, self.settings.seed)
         trainer.network.classifier.rows.set_row(
             0, {"weight": weight_F[None], "bias": torch.tensor([bias])}
         )
@@ -288,10 +292,26 @@ class SceneAdder:
         row = scene_row(trainer, 0, self.identity, feature_SF, held_out)
         return replace(row, uuid=str(uuid.uuid4()))
 
+    def _find_rivals(self, feature_F: Array) -> list[SceneRow]:
+        """Of the bank's rows those that the scene is likeliest to be taken for, by their logits."""
+        with SceneBank(self.model) as bank:
+            index = bank.index()
+            own = [i for i, name in enumerate(index.backbone_id) if name == self.identity]
+            weights = b"".join(index.classifier[i] for i in own)
+            weight_NF = np.frombuffer(weights, "<f4").reshape(len(own), len(feature_F))
+            bias_N = np.array([index.classifier_bias[i] for i in own])
+            likeliest = np.argsort(-(weight_NF @ feature_F + bias_N), kind="stable")[:_RIVALS]
+            rivals = []
+            for i in sorted(likeliest):
+                # A damaged row serves nobody, and cannot be told from.
+                with suppress(ModelError):
+                    rivals.append(bank.row(index.name[own[i]]))
+            return rivals
+
     def _confidence(self, feature_SF: Tensor, weight_F: Tensor, bias: float) -> Array:
         """Probabilities of the new scene beside all others."""
-        weight_NF = np.stack([*(row.classifier_weight for row in self.others), weight_F.numpy()])
-        bias_N = np.array([*(row.classifier_bias for row in self.others), bias])
+        weight_NF = np.stack([*(row.classifier_weight for row in self.rivals), weight_F.numpy()])
+        bias_N = np.array([*(row.classifier_bias for row in self.rivals), bias])
         logit_SN = feature_SF.double() @ torch.tensor(weight_NF).double().T + torch.tensor(bias_N)
         return np.asarray(logit_SN.softmax(1)[:, -1].numpy())
 

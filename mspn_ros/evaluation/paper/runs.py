@@ -27,6 +27,8 @@ from mspn_ros.training.loop import Trainer
 from mspn_ros.training.methods import check_scene_count, method_file, method_settings
 
 RESULT_FILE = "result.json"
+# The method of a run that is the preset's own network, not one of the paper's.
+PRESET = "preset"
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Experiment:
                 "validation.track_test=true",
             ]
         overrides += run.settings
-        config = load_config(self.preset, overrides, method_file(run.method))
+        overlay = None if run.method == PRESET else method_file(run.method)
+        config = load_config(self.preset, overrides, overlay)
         scenes = tuple(f"{name}={self.scenes[name].root}" for name in run.scenes)
         config = replace(config, scenes=scenes)
         if run.start is not None:
@@ -148,7 +151,8 @@ class Experiment:
         Raises:
             MspnError: training or evaluation fails.
         """
-        check_scene_count(run.method, len(run.scenes))
+        if run.method != PRESET:
+            check_scene_count(run.method, len(run.scenes))
         folder = make_folder(self.folder(run))
         with locked(folder / ".lock"):
             done = _read_result(folder, self.identity(run), run.transfer_epochs)
