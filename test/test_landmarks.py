@@ -33,6 +33,7 @@ from mspn_ros.store.row_format import row_bytes
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.augment import draw
 from mspn_ros.training.config import AugmentConfig, ValidationConfig
+from mspn_ros.training.feature_statistics import feature_statistics
 from mspn_ros.training.finish import write_model
 from mspn_ros.training.landmarks import cached_landmarks, choose_landmarks
 from mspn_ros.training.samples import FrameStore
@@ -266,6 +267,7 @@ def test_a_full_row_stays_below_64_kb_and_comes_back_as_it_was():
     network = MSPN(architecture, 1, "landmarks", landmarks=1000)
     network.heads.place_landmarks(0, torch.randn(1000, 3))
     row = make_row(network, 0, "hall", "0" * 64)
+    row = replace(row, **feature_statistics(torch.randn(600, 512))._asdict())
     assert row_bytes(row) < 65_536
     again = MSPN(architecture, 1, "landmarks", landmarks=1000).heads
     again.set_row(0, {k: torch.tensor(v) for k, v in row.head_tensors.items()})
