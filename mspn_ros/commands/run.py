@@ -31,7 +31,7 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
 def localize(arguments: argparse.Namespace) -> int:
     """Start the node in this process."""
     require_ros()
-    from mspn_ros.node.localizer_node import main
+    from mspn_ros.node.main import main
     from mspn_ros.node.transport import profile_environment
 
     os.environ.update(profile_environment())

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
-from mspn_ros.inference.cell_rays import Shot
-from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
+from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
-from mspn_ros.inference.fit import RowFit
+from mspn_ros.inference.loaded_backbone import LoadedBackbone
 from mspn_ros.inference.read_out import Answer, ReadOut
-from mspn_ros.inference.served_rows import WHOLE_BYTES, ServedRows
-from mspn_ros.network.backbone import Features
+from mspn_ros.inference.reloaded import Reloaded, compare
+from mspn_ros.inference.served_rows import WHOLE_BYTES, EmptyBankError, ServedRows
+from mspn_ros.network.backbone import Architecture
 from mspn_ros.records import (
     UNKNOWN_SCENE,
     UNKNOWN_SCENE_ID,
@@ -24,15 +27,45 @@ from mspn_ros.records import (
     ConfigError,
     ImageHW3,
     Intrinsics,
+    ModelError,
     PoseEstimate,
     SceneRow,
     listing,
 )
-from mspn_ros.store.backbone_file import load_backbone
+from mspn_ros.store.backbone_file import BACKBONE_FILE
+from mspn_ros.store.bank_index import BankIndex
+from mspn_ros.store.files import file_stamp
+from mspn_ros.store.scene_bank import BANK_FILE
+
+# Seconds that a file must stay as it is before rows in service are given up for damage in it.
+_SETTLED_S = 0.5
+# Of reading a bank that others write to meanwhile.
+_TRIES = 3
+
+
+class UnsettledError(ModelError):
+    """A file is being written, or seems to be: what was in service stays for now."""
+
+
+@dataclass(frozen=True)
+class _InService:
+    """Backbone and rows that belong together, replaced by one assignment: no image meets the rows
+    of one model and the backbone of another. Without ``read_out`` the bank holds no scene.
+    """
+
+    backbone: LoadedBackbone
+    read_out: ReadOut | None
+
+    @property
+    def index(self) -> BankIndex | None:
+        return self.read_out.rows.columns if self.read_out is not None else None
 
 
 class Localizer:
-    """A loaded model. ``localize`` is deterministic: the same image gives the same answer."""
+    """A loaded model. ``localize`` is deterministic: the same image gives the same answer.
+
+    ``reload`` may run on another thread than ``localize``.
+    """
 
     def __init__(
         self, model_dir: Path, device: str = "auto", whole_bytes: int = WHOLE_BYTES
@@ -47,16 +80,15 @@ class Localizer:
         """
         self.model_dir = model_dir
         self.device, why = choose_device(device)
-        backbone, self.backbone_id, self.provenance = load_backbone(model_dir)
-        self.architecture, self._fit = backbone.architecture, RowFit(backbone, self.backbone_id)
-        self._grids = backbone.grids
-        self._engine: Engine = TorchEngine(backbone, self.device)
-        self.engine = self._engine.name
         self.engine_reason = f"{self.device}: {why}"
         self.bank_version = 0
         self._whole_bytes = whole_bytes
-        self._read_out: ReadOut | None = None
-        self.reload()
+        self._reloading = threading.Lock()
+        # Taken before the file is read: a change meanwhile shows at the next look.
+        self._backbone_stamp = file_stamp(model_dir / BACKBONE_FILE)
+        self._doubted: tuple[tuple[int, ...] | None, float] = None, 0.0
+        backbone = LoadedBackbone(model_dir, self.device)
+        self._service = self._serve(backbone, self._served_rows(backbone), None)
 
     @classmethod
     def load(
@@ -72,28 +104,104 @@ class Localizer:
             ConfigError: no such device.
         """
         localizer = cls(Path(model_dir), device, whole_bytes)
-        # The first pass pays for lazy initialisation; a robot's first frame should not.
-        localizer.localize([np.zeros((480, 640, 3), np.uint8)] * 2)
-        localizer.localize([np.zeros((480, 640, 3), np.uint8)])
+        _warm_up(localizer._service)
         return localizer
 
-    def reload(self) -> None:
-        """Read the bank anew; on an error the rows that were in service stay.
+    def reload(self, patient: bool = False) -> Reloaded:
+        """Read the model anew; on an error backbone and rows that were in service stay.
 
-        Rows that are damaged or of another backbone are left out; ``refused`` says why.
+        Rows that are damaged or of another backbone are left out; ``refused`` says why. A bank
+        without rows leaves no scene in service. A backbone whose file has changed is loaded and
+        warmed up beside the one in service, then both are exchanged with their rows at once; where
+        no row fits it, nothing is. ``patient`` gives a file that seems to be written just now half
+        a second before rows in service are given up for damage in it.
 
         Raises:
-            ModelError: the bank is missing, no scene bank, or has no row that can be served.
+            UnsettledError: a file is being written; try again.
+            ModelError: backbone or bank is missing, damaged, or no row can be served.
         """
-        rows = ServedRows(self.model_dir, self._fit, self._whole_bytes)
-        made_for = self.architecture, self._grids, self.device
-        self._read_out = ReadOut(rows, *made_for, before=self._read_out)
+        with self._reloading:
+            before = self._service
+            stamp = file_stamp(self.model_dir / BACKBONE_FILE)
+            backbone = before.backbone
+            if stamp != self._backbone_stamp:
+                backbone = LoadedBackbone(self.model_dir, self.device)
+                if backbone.identity == before.backbone.identity:
+                    backbone = before.backbone
+            exchanged = backbone is not before.backbone
+            try:
+                rows: ServedRows | None = self._settled_rows(backbone, before, patient)
+            except EmptyBankError:
+                # With a new backbone, the bank that belongs to it is still to come.
+                if exchanged:
+                    raise
+                rows = None
+            service = self._serve(backbone, rows, None if exchanged else before.read_out)
+            if exchanged:
+                _warm_up(service)
+            self._service, self._backbone_stamp = service, stamp
+            self._doubted = None, 0.0
+        return compare(before.index, service.index, backbone.identity if exchanged else "")
+
+    def _served_rows(self, backbone: LoadedBackbone) -> ServedRows:
+        return ServedRows(self.model_dir, backbone.fit, self._whole_bytes)
+
+    def _serve(
+        self, backbone: LoadedBackbone, rows: ServedRows | None, before: ReadOut | None
+    ) -> _InService:
         self.bank_version += 1
+        if rows is None:
+            return _InService(backbone, None)
+        made_for = backbone.architecture, backbone.grids, self.device
+        return _InService(backbone, ReadOut(rows, *made_for, before=before))
+
+    def _settled_rows(
+        self, backbone: LoadedBackbone, before: _InService, patient: bool
+    ) -> ServedRows:
+        """The rows of a file that nobody was writing meanwhile past SQLite's locks (as cp does)."""
+        path = self.model_dir / BANK_FILE
+        for _ in range(_TRIES):
+            stamp = file_stamp(path)
+            rows = self._served_rows(backbone)
+            if file_stamp(path) == stamp:
+                break
+            rows.close()
+        else:
+            raise UnsettledError(f"{path}: changed while it was being read")
+        known = {f"row {i}" for i in before.index.id} if before.index is not None else set()
+        damaged = known & rows.refused.keys()
+        now_s = time.monotonic()
+        if patient and damaged:
+            if self._doubted[0] != stamp:
+                self._doubted = stamp, now_s
+            if now_s - self._doubted[1] < _SETTLED_S:
+                rows.close()
+                raise UnsettledError(f"{path}: {listing(sorted(damaged))} cannot be read just now")
+        return rows
 
     @property
-    def _in_service(self) -> ReadOut:
-        assert self._read_out is not None
-        return self._read_out
+    def _in_service(self) -> ReadOut | None:
+        return self._service.read_out
+
+    @property
+    def backbone_id(self) -> str:
+        """Of the backbone in service."""
+        return self._service.backbone.identity
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the backbone's file says of where it is from."""
+        return self._service.backbone.provenance
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of the backbone in service."""
+        return self._service.backbone.architecture
+
+    @property
+    def engine(self) -> str:
+        """What runs the backbone."""
+        return self._service.backbone.engine.name
 
     @property
     def refused(self) -> dict[str, str]:
@@ -101,32 +209,38 @@ class Localizer:
 
         A row of a large bank can come in when it is asked for, see ``ServedRows``.
         """
-        return self._in_service.rows.refused
+        read_out = self._in_service
+        return read_out.rows.refused if read_out is not None else {}
 
     @property
     def scenes(self) -> tuple[SceneInfo, ...]:
         """The catalogue of the rows in service."""
-        return self._in_service.scenes
+        read_out = self._in_service
+        return read_out.scenes if read_out is not None else ()
 
     @property
     def reads_cameras(self) -> bool:
         """Whether answers depend on the images' cameras, as those of dense heads do."""
-        heads = set(self._in_service.rows.columns.head)
-        return any(self._grids[self._fit.grid(kind)] for kind in heads)
+        service = self._service
+        heads = set(service.index.head) if service.index is not None else set()
+        return any(service.backbone.grids[service.backbone.fit.grid(kind)] for kind in heads)
 
     @property
     def rows(self) -> Sequence[SceneRow]:
         """The rows in service, in the order of their ids; some may have to be read first."""
-        return self._in_service.rows
+        read_out = self._in_service
+        return read_out.rows if read_out is not None else ()
 
     @property
     def reads_whole(self) -> bool:
         """Whether all rows were read when the bank was opened, see ``ServedRows``."""
-        return self._in_service.rows.whole
+        read_out = self._in_service
+        return read_out is None or read_out.rows.whole
 
     def classifier_seconds(self) -> float:
         """How long the logits of all scenes take for one image, for those who measure."""
-        return self._in_service.logits.seconds()
+        read_out = self._in_service
+        return read_out.logits.seconds() if read_out is not None else 0.0
 
     def localize(
         self,
@@ -147,24 +261,16 @@ class Localizer:
         """
         if not images:
             return []
-        read_out = self._in_service  # one bank for the whole call, even if reloaded meanwhile
-        forced = _index(read_out, scene)
-        features, shots = self._features(images, cameras)
+        service = self._service  # one model for the whole call, even if reloaded meanwhile
+        forced = _index(service.read_out, scene)
+        if service.read_out is None:
+            reason = "the scene bank holds no scene; add one"
+            return [PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)] * len(images)
+        features, shots = service.backbone.features(images, cameras)
         return [
-            _estimate(read_out, answer, forced, min_confidence)
-            for answer in read_out(features, shots, forced)
+            _estimate(service.read_out, answer, forced, min_confidence)
+            for answer in service.read_out(features, shots, forced)
         ]
-
-    def _features(
-        self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None
-    ) -> tuple[Features, list[Shot]]:
-        shots = [
-            Shot(image.shape[0], image.shape[1], camera)
-            for image, camera in zip(images, cameras or [None] * len(images), strict=True)
-        ]
-        view = self.architecture.view
-        prepared = torch.stack([view.prepared(image, self.device) for image in images])
-        return self._engine(prepared), shots
 
     def evidence(
         self, image: ImageHW3, scene: str | None = None, camera: Intrinsics | None = None
@@ -174,9 +280,12 @@ class Localizer:
         Raises:
             ConfigError: as ``localize``; or the scene's head has neither cells nor landmarks.
         """
-        read_out = self._in_service
-        features, shots = self._features([image], [camera])
-        _, readings, troubles = read_out.read(features, shots, _index(read_out, scene))
+        service = self._service
+        forced = _index(service.read_out, scene)
+        if service.read_out is None:
+            raise ConfigError("the scene bank holds no scene; add one")
+        features, shots = service.backbone.features([image], [camera])
+        _, readings, troubles = service.read_out.read(features, shots, forced)
         for trouble in troubles.values():
             raise ConfigError(trouble)
         _, group, (place,), reading = readings[0]
@@ -189,7 +298,18 @@ class Localizer:
         return gather_evidence(group.coding, reading, place, row, shots[0])
 
 
-def _index(read_out: ReadOut, scene: str | None) -> int | None:
+def _warm_up(service: _InService) -> None:
+    """The first pass pays for lazy initialisation; a robot's first frame should not."""
+    if service.read_out is None:
+        return
+    for images in (2, 1):
+        features, shots = service.backbone.features(
+            [np.zeros((480, 640, 3), np.uint8)] * images, None
+        )
+        service.read_out(features, shots, None)
+
+
+def _index(read_out: ReadOut | None, scene: str | None) -> int | None:
     """Of a forced scene; None without.
 
     Raises:
@@ -197,8 +317,8 @@ def _index(read_out: ReadOut, scene: str | None) -> int | None:
     """
     if not scene:
         return None
-    if scene not in read_out.index:
-        known = listing(read_out.rows.columns.name)
+    if read_out is None or scene not in read_out.index:
+        known = listing(read_out.rows.columns.name if read_out is not None else ())
         raise ConfigError(f"scene {scene!r} is not in the bank; it has {known}")
     return read_out.index[scene]
 
