@@ -12,7 +12,8 @@ import pytest
 from models import make_tiny_model
 from PIL import Image as PilImage
 
-from mspn_ros.inference.localizer import Localizer, UnsettledError
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.model_reader import UnsettledError
 from mspn_ros.inference.model_watch import BACKBONE, BANK, ModelWatch
 from mspn_ros.records import ConfigError, ModelError
 from mspn_ros.store.backbone_file import BACKBONE_FILE
@@ -106,6 +107,28 @@ def test_a_change_is_seen_when_it_is_committed_and_not_before(model):
     writer.execute("COMMIT")
     writer.close()
     assert watch.changed() == {BANK}
+    watch.close()
+
+
+def test_a_killed_writers_half_change_is_undone_by_the_reload(model, tmp_path):
+    localizer, watch = Localizer.load(model, "cpu"), ModelWatch(model)
+    before = answers(localizer)
+    writer = sqlite3.connect(model / BANK_FILE, isolation_level=None)
+    writer.execute("PRAGMA cache_size=1")
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE scenes SET tensors = zeroblob(100000)")
+    journal = model / f"{BANK_FILE}-journal"
+    for path in (journal, model / BANK_FILE):
+        shutil.copyfile(path, tmp_path / path.name)
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert (tmp_path / BANK_FILE).read_bytes() != (model / BANK_FILE).read_bytes()
+    for path in (journal, model / BANK_FILE):
+        (tmp_path / path.name).replace(path)
+    assert watch.changed() == {BANK}
+    assert not localizer.reload(patient=True)
+    assert not journal.exists()
+    assert answers(localizer) == before
     watch.close()
 
 
@@ -340,6 +363,29 @@ def test_a_node_takes_in_every_change_under_load_and_no_answer_is_missing_or_wro
         with SceneBank(model, read_only=False) as bank:
             getattr(bank, name)(*arguments)
 
+    def copy_slowly():
+        """Over the bank, as cp to a slow disk: half of it is the old one's for a while."""
+        content = bank_of(rows_of(made[0])["hall"], rows_of(made[0])["attic"])
+        with (model / BANK_FILE).open("r+b") as file:
+            for start in range(0, len(content), 4096):
+                file.write(content[start : start + 4096])
+                file.flush()
+                time.sleep(0.03)
+            file.truncate()
+
+    def bank_of(*rows):
+        with SceneBank(tmp_path / "made", read_only=False) as bank:
+            bank.add_all(list(rows))
+        return (tmp_path / "made" / BANK_FILE).read_bytes()
+
+    def remove_and_ask():
+        from std_srvs.srv import Trigger
+
+        write("remove", "attic")
+        response = client.call(Trigger, "/reload/localizer/reload", Trigger.Request())
+        assert response.success
+        assert "1 scenes" in response.message
+
     def replace_bank():
         shutil.copyfile(model / BANK_FILE, tmp_path / "other.db")
         with sqlite3.connect(tmp_path / "other.db") as db:
@@ -373,6 +419,9 @@ def test_a_node_takes_in_every_change_under_load_and_no_answer_is_missing_or_wro
         states.after("exchange backbone", exchange)
         assert client.diagnostics(lambda s: s["reload"] == "")["refused"] == "0"
         states.after("turn link", turn_link)
+        (tmp_path / "made").mkdir()
+        states.after("copy in place, slowly", copy_slowly)
+        states.after("~/reload", remove_and_ask)
         time.sleep(0.3)
     process.check()
     end = client.diagnostics(lambda s: s["in_progress"] == "0" and float(s["idle_s"]) > 0.5)

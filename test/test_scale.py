@@ -100,7 +100,7 @@ def test_probabilities_are_those_of_all_scenes_however_few_are_told(pristine, pi
     weight_NF = np.stack([row.classifier_weight for row in rows]).astype(np.float64)
     bias_N = np.array([row.classifier_bias for row in rows])
     for picture in pictures:
-        features, _ = localizer._service.backbone.features([picture], None)
+        features, _ = localizer._model.backbone.features([picture], None)
         logit_N = weight_NF @ features.pooled_BF[0].numpy().astype(np.float64) + bias_N
         share_N = np.exp(logit_N - logit_N.max())
         share_N /= share_N.sum()
@@ -138,7 +138,7 @@ def test_a_scene_that_is_added_within_the_capacity_needs_no_new_matrix(model, pi
     assert second.logits.weight_NF.data_ptr() == first.logits.weight_NF.data_ptr()
     assert best(localizer, pictures[0]) == "added"
     # Whoever still answers by the bank before does not see the new row, though it is there.
-    features, shots = localizer._service.backbone.features(pictures, None)
+    features, shots = localizer._model.backbone.features(pictures, None)
     old = first(features, shots, None)
     assert [answer.row.name for answer in old] == [estimate.scene for estimate in before]
     # A bank that another one has grown from cannot be grown from again.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
-from mspn_ros.inference.loaded_backbone import LoadedBackbone
+from mspn_ros.inference.model_reader import ModelReader
 from mspn_ros.inference.read_out import Answer, ReadOut
 from mspn_ros.inference.reloaded import Reloaded, compare
-from mspn_ros.inference.served_rows import WHOLE_BYTES, EmptyBankError, ServedRows
+from mspn_ros.inference.served_rows import WHOLE_BYTES
 from mspn_ros.network.backbone import Architecture
 from mspn_ros.records import (
     UNKNOWN_SCENE,
@@ -27,38 +25,10 @@ from mspn_ros.records import (
     ConfigError,
     ImageHW3,
     Intrinsics,
-    ModelError,
     PoseEstimate,
     SceneRow,
     listing,
 )
-from mspn_ros.store.backbone_file import BACKBONE_FILE
-from mspn_ros.store.bank_index import BankIndex
-from mspn_ros.store.files import file_stamp
-from mspn_ros.store.scene_bank import BANK_FILE
-
-# Seconds that a file must stay as it is before rows in service are given up for damage in it.
-_SETTLED_S = 0.5
-# Of reading a bank that others write to meanwhile.
-_TRIES = 3
-
-
-class UnsettledError(ModelError):
-    """A file is being written, or seems to be: what was in service stays for now."""
-
-
-@dataclass(frozen=True)
-class _InService:
-    """Backbone and rows that belong together, replaced by one assignment: no image meets the rows
-    of one model and the backbone of another. Without ``read_out`` the bank holds no scene.
-    """
-
-    backbone: LoadedBackbone
-    read_out: ReadOut | None
-
-    @property
-    def index(self) -> BankIndex | None:
-        return self.read_out.rows.columns if self.read_out is not None else None
 
 
 class Localizer:
@@ -81,14 +51,10 @@ class Localizer:
         self.model_dir = model_dir
         self.device, why = choose_device(device)
         self.engine_reason = f"{self.device}: {why}"
-        self.bank_version = 0
-        self._whole_bytes = whole_bytes
-        self._reloading = threading.Lock()
-        # Taken before the file is read: a change meanwhile shows at the next look.
-        self._backbone_stamp = file_stamp(model_dir / BACKBONE_FILE)
-        self._doubted: tuple[tuple[int, ...] | None, float] = None, 0.0
-        backbone = LoadedBackbone(model_dir, self.device)
-        self._service = self._serve(backbone, self._served_rows(backbone), None)
+        self.bank_version = 1
+        self._reading = threading.Lock()
+        self._reader = ModelReader(model_dir, self.device, whole_bytes)
+        self._model = self._reader.read(None)
 
     @classmethod
     def load(
@@ -103,9 +69,7 @@ class Localizer:
             ModelError: the directory, backbone or bank is missing, damaged or foreign.
             ConfigError: no such device.
         """
-        localizer = cls(Path(model_dir), device, whole_bytes)
-        _warm_up(localizer._service)
-        return localizer
+        return cls(Path(model_dir), device, whole_bytes)
 
     def reload(self, patient: bool = False) -> Reloaded:
         """Read the model anew; on an error backbone and rows that were in service stay.
@@ -120,88 +84,38 @@ class Localizer:
             UnsettledError: a file is being written; try again.
             ModelError: backbone or bank is missing, damaged, or no row can be served.
         """
-        with self._reloading:
-            before = self._service
-            stamp = file_stamp(self.model_dir / BACKBONE_FILE)
-            backbone = before.backbone
-            if stamp != self._backbone_stamp:
-                backbone = LoadedBackbone(self.model_dir, self.device)
-                if backbone.identity == before.backbone.identity:
-                    backbone = before.backbone
-            exchanged = backbone is not before.backbone
-            try:
-                rows: ServedRows | None = self._settled_rows(backbone, before, patient)
-            except EmptyBankError:
-                # With a new backbone, the bank that belongs to it is still to come.
-                if exchanged:
-                    raise
-                rows = None
-            service = self._serve(backbone, rows, None if exchanged else before.read_out)
-            if exchanged:
-                _warm_up(service)
-            self._service, self._backbone_stamp = service, stamp
-            self._doubted = None, 0.0
-        return compare(before.index, service.index, backbone.identity if exchanged else "")
-
-    def _served_rows(self, backbone: LoadedBackbone) -> ServedRows:
-        return ServedRows(self.model_dir, backbone.fit, self._whole_bytes)
-
-    def _serve(
-        self, backbone: LoadedBackbone, rows: ServedRows | None, before: ReadOut | None
-    ) -> _InService:
-        self.bank_version += 1
-        if rows is None:
-            return _InService(backbone, None)
-        made_for = backbone.architecture, backbone.grids, self.device
-        return _InService(backbone, ReadOut(rows, *made_for, before=before))
-
-    def _settled_rows(
-        self, backbone: LoadedBackbone, before: _InService, patient: bool
-    ) -> ServedRows:
-        """The rows of a file that nobody was writing meanwhile past SQLite's locks (as cp does)."""
-        path = self.model_dir / BANK_FILE
-        for _ in range(_TRIES):
-            stamp = file_stamp(path)
-            rows = self._served_rows(backbone)
-            if file_stamp(path) == stamp:
-                break
-            rows.close()
-        else:
-            raise UnsettledError(f"{path}: changed while it was being read")
-        known = {f"row {i}" for i in before.index.id} if before.index is not None else set()
-        damaged = known & rows.refused.keys()
-        now_s = time.monotonic()
-        if patient and damaged:
-            if self._doubted[0] != stamp:
-                self._doubted = stamp, now_s
-            if now_s - self._doubted[1] < _SETTLED_S:
-                rows.close()
-                raise UnsettledError(f"{path}: {listing(sorted(damaged))} cannot be read just now")
-        return rows
+        with self._reading:
+            before = self._model
+            model = self._reader.read(before, patient)
+            # One assignment: an image that is being answered goes on with the model it began with.
+            self._model = model
+            self.bank_version += 1
+        exchanged = model.backbone is not before.backbone
+        return compare(before.index, model.index, self.backbone_id if exchanged else "")
 
     @property
     def _in_service(self) -> ReadOut | None:
-        return self._service.read_out
+        return self._model.read_out
 
     @property
     def backbone_id(self) -> str:
         """Of the backbone in service."""
-        return self._service.backbone.identity
+        return self._model.backbone.identity
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What the backbone's file says of where it is from."""
-        return self._service.backbone.provenance
+        return self._model.backbone.provenance
 
     @property
     def architecture(self) -> Architecture:
         """Of the backbone in service."""
-        return self._service.backbone.architecture
+        return self._model.backbone.architecture
 
     @property
     def engine(self) -> str:
         """What runs the backbone."""
-        return self._service.backbone.engine.name
+        return self._model.backbone.engine.name
 
     @property
     def refused(self) -> dict[str, str]:
@@ -209,8 +123,7 @@ class Localizer:
 
         A row of a large bank can come in when it is asked for, see ``ServedRows``.
         """
-        read_out = self._in_service
-        return read_out.rows.refused if read_out is not None else {}
+        return self._model.refused
 
     @property
     def scenes(self) -> tuple[SceneInfo, ...]:
@@ -221,9 +134,9 @@ class Localizer:
     @property
     def reads_cameras(self) -> bool:
         """Whether answers depend on the images' cameras, as those of dense heads do."""
-        service = self._service
-        heads = set(service.index.head) if service.index is not None else set()
-        return any(service.backbone.grids[service.backbone.fit.grid(kind)] for kind in heads)
+        model = self._model
+        heads = set(model.index.head) if model.index is not None else set()
+        return any(model.backbone.grids[model.backbone.fit.grid(kind)] for kind in heads)
 
     @property
     def rows(self) -> Sequence[SceneRow]:
@@ -261,15 +174,15 @@ class Localizer:
         """
         if not images:
             return []
-        service = self._service  # one model for the whole call, even if reloaded meanwhile
-        forced = _index(service.read_out, scene)
-        if service.read_out is None:
+        model = self._model  # one model for the whole call, even if reloaded meanwhile
+        forced = _index(model.read_out, scene)
+        if model.read_out is None:
             reason = "the scene bank holds no scene; add one"
             return [PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)] * len(images)
-        features, shots = service.backbone.features(images, cameras)
+        features, shots = model.backbone.features(images, cameras)
         return [
-            _estimate(service.read_out, answer, forced, min_confidence)
-            for answer in service.read_out(features, shots, forced)
+            _estimate(model.read_out, answer, forced, min_confidence)
+            for answer in model.read_out(features, shots, forced)
         ]
 
     def evidence(
@@ -280,12 +193,12 @@ class Localizer:
         Raises:
             ConfigError: as ``localize``; or the scene's head has neither cells nor landmarks.
         """
-        service = self._service
-        forced = _index(service.read_out, scene)
-        if service.read_out is None:
+        model = self._model
+        forced = _index(model.read_out, scene)
+        if model.read_out is None:
             raise ConfigError("the scene bank holds no scene; add one")
-        features, shots = service.backbone.features([image], [camera])
-        _, readings, troubles = service.read_out.read(features, shots, forced)
+        features, shots = model.backbone.features([image], [camera])
+        _, readings, troubles = model.read_out.read(features, shots, forced)
         for trouble in troubles.values():
             raise ConfigError(trouble)
         _, group, (place,), reading = readings[0]
@@ -296,17 +209,6 @@ class Localizer:
                 "show"
             )
         return gather_evidence(group.coding, reading, place, row, shots[0])
-
-
-def _warm_up(service: _InService) -> None:
-    """The first pass pays for lazy initialisation; a robot's first frame should not."""
-    if service.read_out is None:
-        return
-    for images in (2, 1):
-        features, shots = service.backbone.features(
-            [np.zeros((480, 640, 3), np.uint8)] * images, None
-        )
-        service.read_out(features, shots, None)
 
 
 def _index(read_out: ReadOut | None, scene: str | None) -> int | None:

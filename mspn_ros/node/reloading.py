@@ -9,7 +9,8 @@ from typing import Any
 
 from rclpy.task import Future
 
-from mspn_ros.inference.localizer import Localizer, UnsettledError
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.model_reader import UnsettledError
 from mspn_ros.inference.model_watch import ModelWatch
 from mspn_ros.inference.reloaded import Reloaded
 from mspn_ros.records import MspnError

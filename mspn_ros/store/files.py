@@ -63,6 +63,7 @@ def _remove_leftovers(path: Path) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 part.unlink()
 
+
 def file_stamp(path: Path) -> tuple[int, ...] | None:
     """What differs once a file has been replaced or written to; None where there is none.
 
