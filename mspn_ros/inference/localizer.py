@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,8 @@ class Localizer:
         scene: str | None = None,
         min_confidence: float | None = None,
         cameras: Sequence[Intrinsics | None] | None = None,
+        prior: Mapping[str, float] | None = None,
+        min_margin: float = 0.0,
     ) -> list[PoseEstimate]:
         """(H, W, 3) uint8 RGB images of any size -> one estimate each, in order.
 
@@ -168,6 +170,10 @@ class Localizer:
         answers if its probability reaches ``min_confidence`` (None: the scene's own threshold).
         ``cameras`` are the images' intrinsics, for heads that read rays; where one is None, the
         camera of the scene's training frames stands in (see ``CellRays``).
+
+        ``prior`` adds to scenes' logits, see ``SceneFilter.prior``; names that are not in service
+        are passed over. Where the probabilities of the two most likely scenes differ by less than
+        ``min_margin``, neither answers.
 
         Raises:
             ConfigError: no such scene, or a camera of another shape than its image.
@@ -179,11 +185,14 @@ class Localizer:
         if model.read_out is None:
             reason = "the scene bank holds no scene; add one"
             return [PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)] * len(images)
+        index = model.read_out.index
+        places = {index[name]: more for name, more in (prior or {}).items() if name in index}
         features, shots = model.backbone.features(images, cameras)
-        return [
+        estimates = [
             _estimate(model.read_out, answer, forced, min_confidence)
-            for answer in model.read_out(features, shots, forced)
+            for answer in model.read_out(features, shots, forced, places)
         ]
+        return [_unless_close(e, min_margin) for e in estimates] if forced is None else estimates
 
     def evidence(
         self, image: ImageHW3, scene: str | None = None, camera: Intrinsics | None = None
@@ -258,6 +267,22 @@ def _estimate(
         covariance=covariance,
         probabilities=probabilities,
         metres_per_unit=1.0 if row.map_frame else row.metres_per_unit,
+    )
+
+
+def _unless_close(estimate: PoseEstimate, min_margin: float) -> PoseEstimate:
+    """The estimate, or unknown where two scenes are about as likely as each other."""
+    ranked = sorted(estimate.probabilities.items(), key=lambda item: -item[1])[:2]
+    if not estimate.known or len(ranked) < 2 or ranked[0][1] - ranked[1][1] >= min_margin:
+        return estimate
+    (first, more), (second, less) = ranked
+    return PoseEstimate(
+        UNKNOWN_SCENE_ID,
+        UNKNOWN_SCENE,
+        estimate.confidence,
+        reason=f"{first} ({more:.3f}) and {second} ({less:.3f}) look alike here: they differ by "
+        f"less than {min_margin:.3f}",
+        probabilities=estimate.probabilities,
     )
 
 

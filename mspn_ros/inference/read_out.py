@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ from mspn_ros.inference.served_rows import ServedRows
 from mspn_ros.network.backbone import Architecture, Features, Grid
 from mspn_ros.network.scene_head import Reading
 from mspn_ros.records import Array, SceneRow
+
+# By places in the bank, what to add to the logits of scenes; nothing to those of others.
+Prior = Mapping[int, float]
 
 # Of so many scenes an answer tells the probabilities.
 MOST_LIKELY = 10
@@ -90,14 +93,18 @@ class ReadOut:
 
     @torch.inference_mode()
     def read(
-        self, features: Features, shots: Sequence[Shot], forced: int | None
+        self,
+        features: Features,
+        shots: Sequence[Shot],
+        forced: int | None,
+        prior: Prior | None = None,
     ) -> tuple[list[Likely], list[GroupReading], dict[int, str]]:
         """As calls, but what the heads say as they say it.
 
         How likely scenes are of each image; the readings, group by group; and of scenes whose
         rows could not be read, why.
         """
-        likely = self._likely(features.pooled_BF, forced)
+        likely = self._likely(features.pooled_BF, forced, prior or {})
         groups, troubles = self.loaded.groups({one.scene for one in likely})
         asked: dict[int, list[int]] = {}
         for i, one in enumerate(likely):
@@ -114,8 +121,11 @@ class ReadOut:
             readings.append(GroupReading(images, group, places, reading))
         return likely, readings, troubles
 
-    def _likely(self, feature_BF: Tensor, forced: int | None) -> list[Likely]:
+    def _likely(self, feature_BF: Tensor, forced: int | None, prior: Prior) -> list[Likely]:
         logit_BN = self.logits(feature_BF)
+        if prior:
+            places = torch.tensor(list(prior), device=logit_BN.device)
+            logit_BN[:, places] += torch.tensor(list(prior.values()), device=logit_BN.device)
         logit_BK, scene_BK = logit_BN.topk(min(MOST_LIKELY, logit_BN.shape[1]))
         total_B1 = logit_BN.double().logsumexp(1, keepdim=True)
         own_B1 = logit_BK[:, :1] if forced is None else logit_BN[:, forced : forced + 1]
@@ -132,13 +142,18 @@ class ReadOut:
 
     @torch.inference_mode()
     def __call__(
-        self, features: Features, shots: Sequence[Shot], forced: int | None
+        self,
+        features: Features,
+        shots: Sequence[Shot],
+        forced: int | None,
+        prior: Prior | None = None,
     ) -> list[Answer]:
         """Features of B images -> an answer for each.
 
-        ``shots`` are the images as they came; ``forced`` is the scene that is known.
+        ``shots`` are the images as they came; ``forced`` is the scene that is known, ``prior`` what
+        is known of others before the images are seen.
         """
-        likely, readings, troubles = self.read(features, shots, forced)
+        likely, readings, troubles = self.read(features, shots, forced, prior)
         answers: dict[int, Answer] = {}
         for images, group, places, reading in readings:
             place_B = torch.tensor(places, device=features.pooled_BF.device)

@@ -27,10 +27,11 @@ from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.model_watch import ModelWatch
+from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.camera_info import CameraListener
 from mspn_ros.node.diagnostics import DiagnosticsReport, NodeStatus, image_source
-from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause
+from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause, stamp_to_ns
 from mspn_ros.node.outputs import Outputs, image_qos
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
 from mspn_ros.node.reloading import Reloading
@@ -68,6 +69,7 @@ class LocalizerNode(LifecycleNode):
         self._camera = ""
         self._cameras: CameraListener | None = None
         self._scene = ""
+        self._filter = SceneFilter(0.0)
         self._unscaled: set[str] = set()
         self._logged_at_s: dict[str, float] = {}
         self._worker = NewestFrameWorker(self._process, self._log_bug)
@@ -162,6 +164,7 @@ class LocalizerNode(LifecycleNode):
         if transport == "auto":
             transport = "compressed" if topic.endswith("/compressed") else "raw"
         self._message_type = CompressedImage if transport == "compressed" else Image
+        self._filter = SceneFilter(0.0)
         self._worker.start()
         # raw: rclpy would end the node over a message that cannot be deserialized, and an
         # overtaken frame need not be deserialized at all.
@@ -213,13 +216,7 @@ class LocalizerNode(LifecycleNode):
             header, cause = message.header, rejection_cause(message)
             image = decode_image(message)
             cause = "inference_error"
-            minimum = read_parameter(self, "min_confidence")
-            [estimate] = localizer.localize(
-                [image],
-                scene=read_parameter(self, "scene") or None,
-                min_confidence=minimum if minimum >= 0 else None,
-                cameras=[self._intrinsics(image)],
-            )
+            estimate = self._localize(localizer, image, stamp_to_ns(header.stamp) / 1e9)
             if estimate.known and not pose_is_finite(estimate):
                 cause = "non_finite_pose"
                 raise RosError(f"scene {estimate.scene!r} gave a pose with NaN; train it anew")
@@ -236,6 +233,22 @@ class LocalizerNode(LifecycleNode):
         axes = read_parameter(self, "pose_axes")
         outputs.publish_estimate(header, self._camera, estimate, scale, axes)
         return None
+
+    def _localize(self, localizer: Localizer, image: ImageHW3, stamp_s: float) -> PoseEstimate:
+        scene, minimum = read_parameter(self, "scene"), read_parameter(self, "min_confidence")
+        stay_s = read_parameter(self, "scene_filter")
+        if stay_s != self._filter.stay_s or scene:
+            self._filter = SceneFilter(stay_s)
+        [estimate] = localizer.localize(
+            [image],
+            scene=scene or None,
+            min_confidence=minimum if minimum >= 0 else None,
+            cameras=[self._intrinsics(image)],
+            prior=self._filter.prior(stamp_s, len(localizer.scenes)),
+            min_margin=read_parameter(self, "min_margin"),
+        )
+        self._filter.take(stamp_s, estimate.probabilities)
+        return estimate
 
     def _intrinsics(self, image: ImageHW3) -> Intrinsics | None:
         listener = self._cameras
