@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import make_tiny_model
+from models import make_dense_model, make_tiny_model
 from PIL import Image as PilImage
 
 from mspn_ros.inference.localizer import Localizer
@@ -399,9 +399,8 @@ def test_a_node_takes_in_every_change_under_load_and_no_answer_is_missing_or_wro
         assert (told["scenes"], told["bank_version"]) == (str(len(states.localizers[-1].scenes)), v)
         put(made[1] / BACKBONE_FILE, model / BACKBONE_FILE)
 
-    def turn_link():
-        shutil.copytree(made[0], tmp_path / "third")
-        (tmp_path / "new").symlink_to(tmp_path / "third")
+    def turn_link(target):
+        (tmp_path / "new").symlink_to(target)
         (tmp_path / "new").replace(model)
 
     with Stream(client) as stream:
@@ -418,12 +417,15 @@ def test_a_node_takes_in_every_change_under_load_and_no_answer_is_missing_or_wro
         v = client.diagnostics()["bank_version"]
         states.after("exchange backbone", exchange)
         assert client.diagnostics(lambda s: s["reload"] == "")["refused"] == "0"
-        states.after("turn link", turn_link)
+        states.after("turn link", turn_link, shutil.copytree(made[0], tmp_path / "third"))
         (tmp_path / "made").mkdir()
         states.after("copy in place, slowly", copy_slowly)
         states.after("~/reload", remove_and_ask)
+        states.after("another head", turn_link, make_dense_model(tmp_path / "dense"))
         time.sleep(0.3)
     process.check()
+    topics = client.node.get_subscriber_names_and_types_by_node("localizer", "/reload")
+    assert "/camera/camera_info" in dict(topics)
     end = client.diagnostics(lambda s: s["in_progress"] == "0" and float(s["idle_s"]) > 0.5)
     records = client.collector.records(stream.sent)
     counted = {k: int(end[k]) for k in ("received", "answered", "overtaken", "rejected")}

@@ -102,7 +102,7 @@ def replay_offline(
         try:
             picture = image.decode()
             camera = _camera(cameras, image, picture)
-            prior = scenes.prior(image.stamp_ns / 1e9, len(localizer.scenes))
+            prior = scenes.prior(image.stamp_ns / 1e9, len(localizer.rows))
             (estimate,) = localizer.localize(
                 [picture], cameras=[camera], prior=prior, min_margin=min_margin
             )

@@ -172,8 +172,9 @@ class Localizer:
         camera of the scene's training frames stands in (see ``CellRays``).
 
         ``prior`` adds to scenes' logits, see ``SceneFilter.prior``; names that are not in service
-        are passed over. Where the probabilities of the two most likely scenes differ by less than
-        ``min_margin``, neither answers.
+        are passed over. It decides which scene answers; the confidence is then how sure the image
+        alone makes of the scene that it is most like. Where the probabilities of the two most
+        likely scenes differ by less than ``min_margin``, neither answers.
 
         Raises:
             ConfigError: no such scene, or a camera of another shape than its image.

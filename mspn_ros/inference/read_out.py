@@ -29,6 +29,7 @@ MOST_LIKELY = 10
 class Likely(NamedTuple):
     """Of one image: the scene that answers and its probability among all scenes in service.
 
+    With a prior, ``probability`` is that of the scene which the image alone makes likeliest.
     ``scenes`` are the most likely ones, by their place in the bank, with their probabilities;
     MOST_LIKELY of them, or all.
     """
@@ -123,13 +124,16 @@ class ReadOut:
 
     def _likely(self, feature_BF: Tensor, forced: int | None, prior: Prior) -> list[Likely]:
         logit_BN = self.logits(feature_BF)
+        # A place that no scene knows must not look sure because frames before agreed on one.
+        alone_B1 = _log_probability(logit_BN, logit_BN.amax(1, keepdim=True)) if prior else None
         if prior:
             places = torch.tensor(list(prior), device=logit_BN.device)
             logit_BN[:, places] += torch.tensor(list(prior.values()), device=logit_BN.device)
         logit_BK, scene_BK = logit_BN.topk(min(MOST_LIKELY, logit_BN.shape[1]))
-        total_B1 = logit_BN.double().logsumexp(1, keepdim=True)
         own_B1 = logit_BK[:, :1] if forced is None else logit_BN[:, forced : forced + 1]
-        log_BX = torch.cat((own_B1, logit_BK), 1).double() - total_B1
+        log_BX = _log_probability(logit_BN, torch.cat((own_B1, logit_BK), 1))
+        if alone_B1 is not None and forced is None:
+            log_BX[:, :1] = alone_B1
         # One copy back from the device; places are exact in float64.
         packed_BX = torch.cat((log_BX.exp(), scene_BK.double()), 1).tolist()
         found = []
@@ -170,6 +174,10 @@ class ReadOut:
             if one.scene in troubles:
                 answers[i] = _answer(one, None, nothing)._replace(trouble=troubles[one.scene])
         return [answers[i] for i in range(len(shots))]
+
+
+def _log_probability(logit_BN: Tensor, logit_BX: Tensor) -> Tensor:
+    return logit_BX.double() - logit_BN.double().logsumexp(1, keepdim=True)
 
 
 def _answer(likely: Likely, row: SceneRow | None, packed: Array) -> Answer:

@@ -27,7 +27,7 @@ class SceneFilter:
         ``scenes`` are so many as there are in service. Nothing is named when the filter begins.
         """
         passed_s = stamp_s - self._stamp_s
-        if not self._believed or not 0 < passed_s <= self.stay_s:
+        if not self._believed or not scenes or not 0 < passed_s <= self.stay_s:
             return {}
         moved = -math.expm1(-passed_s / self.stay_s)
         anywhere = moved / scenes

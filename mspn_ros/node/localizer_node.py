@@ -147,8 +147,12 @@ class LocalizerNode(LifecycleNode):
     def _configure(self) -> None:
         # Before the model is read: what changes meanwhile shows at the first look.
         watch = ModelWatch(self._model_dir())
-        localizer = Localizer.load(self._model_dir(), read_parameter(self, "device"))
-        _require_scene(localizer.scenes, read_parameter(self, "scene"))
+        try:
+            localizer = Localizer.load(self._model_dir(), read_parameter(self, "device"))
+            _require_scene(localizer.scenes, read_parameter(self, "scene"))
+        except BaseException:
+            watch.close()
+            raise
         self._localizer = localizer
         self._outputs = Outputs(self)
         self._reloading = Reloading(self, localizer, watch, self._take_in)
@@ -182,18 +186,22 @@ class LocalizerNode(LifecycleNode):
 
     def _listen_to_cameras(self) -> None:
         """A model that does not read cameras neither listens nor complains of what they say."""
-        if self._cameras is None and self._localizer is not None and self._localizer.reads_cameras:
+        reads = self._localizer is not None and self._localizer.reads_cameras
+        if reads and self._cameras is None and self._subscription is not None:
             topic = read_parameter(self, "image_topic")
             beside = camera_info_topic(read_parameter(self, "camera_info_topic"), topic)
             self._cameras = CameraListener(self, beside, topic, image_qos("best_effort"))
 
     def _take_in(self) -> None:
-        """Tell of the scenes that a reload has left in service; on the executor's thread."""
-        if self._outputs is None or self._localizer is None:
-            return
-        self._outputs.publish_catalogue(self._localizer.scenes)
-        if self._subscription is not None:
-            self._listen_to_cameras()
+        """Tell of the scenes that a reload has left in service; on the reload's thread, since a
+        catalogue may be long. One that is not active tells when it is activated.
+        """
+        outputs, localizer, executor = self._outputs, self._localizer, self.executor
+        if outputs is not None and localizer is not None and self._subscription is not None:
+            outputs.publish_catalogue(localizer.scenes)
+            if localizer.reads_cameras and self._cameras is None and executor is not None:
+                # Subscriptions are the executor's.
+                executor.create_task(self._listen_to_cameras)
 
     def _stop_frames(self) -> None:
         if self._subscription is not None:
@@ -244,7 +252,7 @@ class LocalizerNode(LifecycleNode):
             scene=scene or None,
             min_confidence=minimum if minimum >= 0 else None,
             cameras=[self._intrinsics(image)],
-            prior=self._filter.prior(stamp_s, len(localizer.scenes)),
+            prior=self._filter.prior(stamp_s, len(localizer.rows)),
             min_margin=read_parameter(self, "min_margin"),
         )
         self._filter.take(stamp_s, estimate.probabilities)
@@ -333,7 +341,7 @@ class LocalizerNode(LifecycleNode):
         if localizer is not None:
             status.device = str(localizer.device)
             status.engine, status.engine_reason = localizer.engine, localizer.engine_reason
-            status.bank_version, status.scenes = localizer.bank_version, len(localizer.scenes)
+            status.bank_version, status.scenes = localizer.bank_version, len(localizer.rows)
             status.refused = localizer.refused
         if self._reloading is not None:
             status.reload_trouble = self._reloading.trouble

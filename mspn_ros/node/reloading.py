@@ -32,7 +32,7 @@ class Reloading:
     def __init__(
         self, node: Any, localizer: Localizer, watch: ModelWatch, take_in: Callable[[], None]
     ) -> None:
-        """``take_in`` is called by the node's executor after the model has been read anew."""
+        """``take_in`` is called on the thread here after the model has been read anew."""
         self._node, self._localizer = node, localizer
         self._watch, self._take_in = watch, take_in
         self.trouble = ""
@@ -81,6 +81,8 @@ class Reloading:
         logger = self._node.get_logger()
         try:
             reloaded = self._localizer.reload(patient)
+            if self._running:
+                self._take_in()
         # Everything, since the thread must outlive any bug, and a GPU may be out of memory.
         except Exception as error:
             reason = str(error).partition("\n")[0]
@@ -101,13 +103,10 @@ class Reloading:
             logger.info(f"reload: {text}")
         for _, why in reloaded.refused[:10]:
             logger.warning(f"reload: left out: {why}")
-        # The executor's thread owns the node's topics.
-        if self._running and self._node.executor is not None:
-            self._node.executor.create_task(self._take_in)
         return True, text
 
     def _text(self, reloaded: Reloaded) -> str:
-        version, scenes = self._localizer.bank_version, len(self._localizer.scenes)
+        version, scenes = self._localizer.bank_version, len(self._localizer.rows)
         return f"bank version {version}: {scenes} scenes; {reloaded}"
 
     def _answer(self, asked: list[Future], success: bool, text: str) -> None:
