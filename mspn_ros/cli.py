@@ -150,6 +150,10 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-topic", help="needed where the bag has several")
     parser.add_argument("--pose-topic", help="ground truth; 'none' ignores it")
     parser.add_argument("--scene", help="scene that the ground truth belongs to")
+    for option, unit in (("--scene-filter", "S"), ("--min-margin", "P")):
+        parser.add_argument(
+            option, type=float, default=0.0, metavar=unit, help="as the node's parameter; offline"
+        )
     parser.add_argument("--live", action="store_true", help="play over DDS into the running node")
     parser.add_argument("--namespace", default="mspn", help="of the live node (default mspn)")
     _json(parser)

@@ -116,7 +116,8 @@ class Bench:
         self.model = model
         self.whole = {name: (model / name).read_bytes() for name in (BACKBONE_FILE, BANK_FILE)}
         self.localizer = Localizer(model, "cpu")
-        self.localizer._engine = Remembering(self.localizer._engine)
+        backbone = self.localizer._model.backbone
+        backbone.engine = Remembering(backbone.engine)
         self.rows = {row.name: row for row in self.localizer.rows}
         self.answers = answers(self.localizer)
         assert set(self.answers) == set(SCENES)

@@ -29,6 +29,7 @@ from std_srvs.srv import Trigger
 from mspn_ros.geometry import viewing_direction
 from mspn_ros.images import RAW_ENCODINGS, decode_compressed
 from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node.messages import decode_image
 from mspn_ros.node.parameters import PARAMETERS, parameter_table_markdown
 from mspn_ros.node.process import LocalizerProcess
@@ -294,7 +295,7 @@ def test_diagnostics_warn_and_name_the_remedy_when_no_frames_come(context, compr
     assert compressed.collector.wait_for(warned, 5), said[-1:]
 
 
-def test_parameters_have_descriptions_and_ranges_and_refuse_what_is_outside(raw):
+def test_parameters_have_descriptions_and_ranges_and_refuse_what_is_outside(raw, localizer):
     name = f"{RAW}/localizer"
     rows = {row.name: row for row in PARAMETERS}
     listed = raw.call(ListParameters, f"{name}/list_parameters", ListParameters.Request())
@@ -312,6 +313,7 @@ def test_parameters_have_descriptions_and_ranges_and_refuse_what_is_outside(raw)
         return raw.call(SetParameters, f"{name}/set_parameters", request).results[0]
 
     for key, value in (
+        ("min_margin", -0.1),
         ("min_confidence", 1.5),
         ("min_confidence", float("nan")),
         ("model", "/elsewhere"),
@@ -328,6 +330,18 @@ def test_parameters_have_descriptions_and_ranges_and_refuse_what_is_outside(raw)
         assert set_parameter("scene", scene).successful
         assert raw.ask(raw_image(picture(9), "rgb8")).scene == scene
     assert set_parameter("scene", "").successful
+    assert set_parameter("min_margin", 1.0).successful
+    assert "look alike" in raw.ask(raw_image(picture(9), "rgb8")).reason
+    assert set_parameter("min_margin", 0.0).successful
+    scenes = SceneFilter(30.0)
+    assert set_parameter("scene_filter", scenes.stay_s).successful
+    for seed in (9, 9, 1, 9):
+        record = raw.ask(raw_image(picture(seed), "rgb8"))
+        prior = scenes.prior(record.stamp_ns / 1e9, 2)
+        [estimate] = localizer.localize([picture(seed)], prior=prior)
+        scenes.take(record.stamp_ns / 1e9, estimate.probabilities)
+        assert_same_pose(record, estimate)
+    assert set_parameter("scene_filter", 0.0).successful
 
 
 def test_reload_reads_the_bank_anew_and_keeps_the_old_one_when_it_is_broken(raw, model):

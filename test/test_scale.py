@@ -110,7 +110,7 @@ def test_probabilities_are_those_of_all_scenes_however_few_are_told(pristine, pi
     weight_NF = np.stack([row.classifier_weight for row in rows]).astype(np.float64)
     bias_N = np.array([row.classifier_bias for row in rows])
     for picture in pictures:
-        features, _ = localizer._features([picture], None)
+        features, _ = localizer._model.backbone.features([picture], None)
         logit_N = weight_NF @ features.pooled_BF[0].numpy().astype(np.float64) + bias_N
         share_N = np.exp(logit_N - logit_N.max())
         share_N /= share_N.sum()
@@ -148,7 +148,7 @@ def test_a_scene_that_is_added_within_the_capacity_needs_no_new_matrix(model, pi
     assert second.logits.weight_NF.data_ptr() == first.logits.weight_NF.data_ptr()
     assert best(localizer, pictures[0]) == "added"
     # Whoever still answers by the bank before does not see the new row, though it is there.
-    features, shots = localizer._features(pictures, None)
+    features, shots = localizer._model.backbone.features(pictures, None)
     old = first(features, shots, None)
     assert [answer.row.name for answer in old] == [estimate.scene for estimate in before]
     # A bank that another one has grown from cannot be grown from again.
@@ -420,6 +420,12 @@ def test_what_a_first_look_cannot_tell_is_computed_in_float32(pristine, alike):
         assert found.scene_BK[0].tolist() == scenes
         share = (found.logit_BK[0, 0].double() - found.total_B1[0, 0]).exp()
         assert float(share) == pytest.approx(probability, abs=TOLERANCE)
+        # What is known of scenes beforehand counts as if it were in their bias.
+        prior_N = bias_N.clone()
+        prior_N[scenes[3]] += 5.0
+        expected, _ = brute_force(weight_NF, prior_N, feature_F, 10)
+        found = logits.best(feature_F[None], 10, {scenes[3]: 5.0})
+        assert found.scene_BK[0].tolist() == expected
     assert told == (0 if alike else 60)
 
 

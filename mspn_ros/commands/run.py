@@ -14,6 +14,7 @@ from mspn_ros.commands.models import open_localizer
 from mspn_ros.node import require_ros
 from mspn_ros.node.parameters import PARAMETERS
 from mspn_ros.paths import make_folder
+from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
 
@@ -31,7 +32,7 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
 def localize(arguments: argparse.Namespace) -> int:
     """Start the node in this process."""
     require_ros()
-    from mspn_ros.node.localizer_node import main
+    from mspn_ros.node.main import main
     from mspn_ros.node.transport import profile_environment
 
     os.environ.update(profile_environment())
@@ -67,6 +68,10 @@ def replay(arguments: argparse.Namespace) -> int:
     from mspn_ros.evaluation.answers import write_json
     from mspn_ros.evaluation.replay import ground_truth
 
+    if arguments.live and (arguments.scene_filter or arguments.min_margin):
+        raise ConfigError(
+            "--scene-filter and --min-margin are for offline replay; live, set them at the node"
+        )
     make_folder(arguments.output)
     localizer = open_localizer(arguments)
     with BagReader(arguments.bag, arguments.image_topic, arguments.pose_topic) as bag:
@@ -76,7 +81,9 @@ def replay(arguments: argparse.Namespace) -> int:
                 arguments.bag, localizer, truth, arguments.namespace, arguments.image_topic
             )
         else:
-            done = replay_offline(bag, localizer, truth)
+            done = replay_offline(
+                bag, localizer, truth, arguments.scene_filter, arguments.min_margin
+            )
         mode = "live" if arguments.live else "offline"
         show_table(f"{arguments.bag.name}, {mode}", done)
         write_results(arguments.output, f"Replay of {arguments.bag.name}, {mode}", done, localizer)
@@ -85,16 +92,20 @@ def replay(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def replay_offline(bag: Any, localizer: Any, truth: Any) -> Replayed:
+def replay_offline(
+    bag: Any, localizer: Any, truth: Any, scene_filter: float = 0.0, min_margin: float = 0.0
+) -> Replayed:
     """Every frame of the bag through the Localizer in this process."""
     from mspn_ros.evaluation.answers import make_table
     from mspn_ros.evaluation.replay import replay_offline as run
 
     with progress_bar("offline") as update:
-        answers, counts = run(bag, localizer, truth, update)
+        answers, counts = run(bag, localizer, truth, update, scene_filter, min_margin)
     table = make_table(answers, localizer.rows, str(localizer.model_dir), counts=counts)
     facts = {
         "mode": "offline, every frame",
+        "scene filter": f"mean stay {scene_filter:g} s" if scene_filter else "off",
+        "least margin": f"{min_margin:g}",
         "frames": str(len(answers)),
         "device": str(localizer.device),
         "engine": f"{localizer.engine} ({localizer.engine_reason})",

@@ -181,6 +181,8 @@ def _measured(
     answer_ms, classifier_ms = _answer_times(localizers, frames, rounds, progress)
     results = []
     for i, (localizer, size) in enumerate(zip(localizers, sizes, strict=True)):
+        classifier = localizer.classifier
+        assert classifier is not None
         ratio = median(t / one for t, one in zip(answer_ms[i], answer_ms[0], strict=True))
         results.append(
             ScenesResult(
@@ -193,7 +195,7 @@ def _measured(
                 first_answer_ms=_first_answer_ms(localizer, frames[0]),
                 bank_s=bank_s[i],
                 whole=localizer.reads_whole,
-                classifier=localizer.classifier.arithmetic,
+                classifier=classifier.arithmetic,
                 engine=localizer.engine,
                 device=str(localizer.device),
             )
@@ -224,7 +226,9 @@ def _answer_times(
             start = time.perf_counter()
             localizers[i].localize([frame])
             answers[i].append((time.perf_counter() - start) * 1000)
-            logits[i].append(localizers[i].classifier.seconds(MOST_LIKELY) * 1000)
+            classifier = localizers[i].classifier
+            assert classifier is not None
+            logits[i].append(classifier.seconds(MOST_LIKELY) * 1000)
     return answers, logits
 
 

@@ -10,6 +10,7 @@ from mspn_ros.datasets.bags import BagCamera, BagImage, BagReader, camera_at
 from mspn_ros.datasets.trajectory import Trajectory
 from mspn_ros.evaluation.answers import Answer
 from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.records import (
     UNKNOWN_SCENE,
     UNKNOWN_SCENE_ID,
@@ -83,22 +84,29 @@ def replay_offline(
     localizer: Localizer,
     truth: GroundTruth,
     progress: Callable[[int, int], None] | None = None,
+    scene_filter: float = 0.0,
+    min_margin: float = 0.0,
 ) -> tuple[list[Answer], dict[str, int]]:
     """Every image of the bag, in recorded order, one at a time as the node does.
 
+    ``scene_filter`` and ``min_margin`` are as the node's parameters.
     Returns answers and counts of dropped frames: ``rejected`` images could not be decoded.
     Deterministic; as fast as the machine allows.
     """
     answers: list[Answer] = []
     counts = {"rejected": 0}
-    cameras = bag.cameras()
+    cameras, scenes = bag.cameras(), SceneFilter(scene_filter)
     for number, image in enumerate(bag.images(), 1):
         scene, pose = truth.at(image.stamp_ns)
         started = time.perf_counter()
         try:
             picture = image.decode()
             camera = _camera(cameras, image, picture)
-            (estimate,) = localizer.localize([picture], cameras=[camera])
+            prior = scenes.prior(image.stamp_ns / 1e9, len(localizer.rows))
+            (estimate,) = localizer.localize(
+                [picture], cameras=[camera], prior=prior, min_margin=min_margin
+            )
+            scenes.take(image.stamp_ns / 1e9, estimate.probabilities)
         except ImageError as error:
             counts["rejected"] += 1
             estimate = PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=str(error))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
-from mspn_ros.inference.cell_rays import Shot
-from mspn_ros.inference.engines import Engine, TorchEngine, choose_device
+from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
-from mspn_ros.inference.fit import RowFit
+from mspn_ros.inference.model_reader import ModelReader
 from mspn_ros.inference.read_out import Answer, ReadOut
+from mspn_ros.inference.reloaded import Reloaded, compare
 from mspn_ros.inference.scene_logits import SceneLogits
-from mspn_ros.inference.served_rows import WHOLE_BYTES, ServedRows
-from mspn_ros.network.backbone import Features
+from mspn_ros.inference.served_rows import WHOLE_BYTES
+from mspn_ros.network.backbone import Architecture
 from mspn_ros.records import (
     UNKNOWN_SCENE,
     UNKNOWN_SCENE_ID,
@@ -29,11 +30,13 @@ from mspn_ros.records import (
     SceneRow,
     listing,
 )
-from mspn_ros.store.backbone_file import load_backbone
 
 
 class Localizer:
-    """A loaded model. ``localize`` is deterministic: the same image gives the same answer."""
+    """A loaded model. ``localize`` is deterministic: the same image gives the same answer.
+
+    ``reload`` may run on another thread than ``localize``.
+    """
 
     def __init__(
         self, model_dir: Path, device: str = "auto", whole_bytes: int = WHOLE_BYTES
@@ -48,16 +51,11 @@ class Localizer:
         """
         self.model_dir = model_dir
         self.device, why = choose_device(device)
-        backbone, self.backbone_id, self.provenance = load_backbone(model_dir)
-        self.architecture, self._fit = backbone.architecture, RowFit(backbone, self.backbone_id)
-        self._grids = backbone.grids
-        self._engine: Engine = TorchEngine(backbone, self.device)
-        self.engine = self._engine.name
         self.engine_reason = f"{self.device}: {why}"
-        self.bank_version = 0
-        self._whole_bytes = whole_bytes
-        self._read_out: ReadOut | None = None
-        self.reload()
+        self.bank_version = 1
+        self._reading = threading.Lock()
+        self._reader = ModelReader(model_dir, self.device, whole_bytes)
+        self._model = self._reader.read(None)
 
     @classmethod
     def load(
@@ -72,29 +70,53 @@ class Localizer:
             ModelError: the directory, backbone or bank is missing, damaged or foreign.
             ConfigError: no such device.
         """
-        localizer = cls(Path(model_dir), device, whole_bytes)
-        # The first pass pays for lazy initialisation; a robot's first frame should not.
-        localizer.localize([np.zeros((480, 640, 3), np.uint8)] * 2)
-        localizer.localize([np.zeros((480, 640, 3), np.uint8)])
-        return localizer
+        return cls(Path(model_dir), device, whole_bytes)
 
-    def reload(self) -> None:
-        """Read the bank anew; on an error the rows that were in service stay.
+    def reload(self, patient: bool = False) -> Reloaded:
+        """Read the model anew; on an error backbone and rows that were in service stay.
 
-        Rows that are damaged or of another backbone are left out; ``refused`` says why.
+        Rows that are damaged or of another backbone are left out; ``refused`` says why. A bank
+        without rows leaves no scene in service. A backbone whose file has changed is loaded and
+        warmed up beside the one in service, then both are exchanged with their rows at once; where
+        no row fits it, nothing is. ``patient`` gives a file that seems to be written just now half
+        a second before rows in service are given up for damage in it.
 
         Raises:
-            ModelError: the bank is missing, no scene bank, or has no row that can be served.
+            UnsettledError: a file is being written; try again.
+            ModelError: backbone or bank is missing, damaged, or no row can be served.
         """
-        rows = ServedRows(self.model_dir, self._fit, self._whole_bytes)
-        made_for = self.architecture, self._grids, self.device
-        self._read_out = ReadOut(rows, *made_for, before=self._read_out)
-        self.bank_version += 1
+        with self._reading:
+            before = self._model
+            model = self._reader.read(before, patient)
+            # One assignment: an image that is being answered goes on with the model it began with.
+            self._model = model
+            self.bank_version += 1
+        exchanged = model.backbone is not before.backbone
+        return compare(before.index, model.index, self.backbone_id if exchanged else "")
 
     @property
-    def _in_service(self) -> ReadOut:
-        assert self._read_out is not None
-        return self._read_out
+    def _in_service(self) -> ReadOut | None:
+        return self._model.read_out
+
+    @property
+    def backbone_id(self) -> str:
+        """Of the backbone in service."""
+        return self._model.backbone.identity
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the backbone's file says of where it is from."""
+        return self._model.backbone.provenance
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of the backbone in service."""
+        return self._model.backbone.architecture
+
+    @property
+    def engine(self) -> str:
+        """What runs the backbone."""
+        return self._model.backbone.engine.name
 
     @property
     def refused(self) -> dict[str, str]:
@@ -102,33 +124,38 @@ class Localizer:
 
         A row of a large bank can come in when it is asked for, see ``ServedRows``.
         """
-        return self._in_service.rows.refused
+        return self._model.refused
 
     @property
     def scenes(self) -> tuple[SceneInfo, ...]:
         """The catalogue of the rows in service."""
-        return self._in_service.scenes
+        read_out = self._in_service
+        return read_out.scenes if read_out is not None else ()
 
     @property
     def reads_cameras(self) -> bool:
         """Whether answers depend on the images' cameras, as those of dense heads do."""
-        heads = set(self._in_service.rows.columns.head)
-        return any(self._grids[self._fit.grid(kind)] for kind in heads)
+        model = self._model
+        heads = set(model.index.head) if model.index is not None else set()
+        return any(model.backbone.grids[model.backbone.fit.grid(kind)] for kind in heads)
 
     @property
     def rows(self) -> Sequence[SceneRow]:
         """The rows in service, in the order of their ids; some may have to be read first."""
-        return self._in_service.rows
+        read_out = self._in_service
+        return read_out.rows if read_out is not None else ()
 
     @property
     def reads_whole(self) -> bool:
         """Whether all rows were read when the bank was opened, see ``ServedRows``."""
-        return self._in_service.rows.whole
+        read_out = self._in_service
+        return read_out is None or read_out.rows.whole
 
     @property
-    def classifier(self) -> SceneLogits:
-        """The scene classifier of all rows in service."""
-        return self._in_service.logits
+    def classifier(self) -> SceneLogits | None:
+        """The scene classifier of all rows in service; None where there are none."""
+        read_out = self._in_service
+        return read_out.logits if read_out is not None else None
 
     def localize(
         self,
@@ -136,6 +163,8 @@ class Localizer:
         scene: str | None = None,
         min_confidence: float | None = None,
         cameras: Sequence[Intrinsics | None] | None = None,
+        prior: Mapping[str, float] | None = None,
+        min_margin: float = 0.0,
     ) -> list[PoseEstimate]:
         """(H, W, 3) uint8 RGB images of any size -> one estimate each, in order.
 
@@ -144,29 +173,29 @@ class Localizer:
         ``cameras`` are the images' intrinsics, for heads that read rays; where one is None, the
         camera of the scene's training frames stands in (see ``CellRays``).
 
+        ``prior`` adds to scenes' logits, see ``SceneFilter.prior``; names that are not in service
+        are passed over. It decides which scene answers; the confidence is then how sure the image
+        alone makes of the scene that it is most like. Where the probabilities of the two most
+        likely scenes differ by less than ``min_margin``, neither answers.
+
         Raises:
             ConfigError: no such scene, or a camera of another shape than its image.
         """
         if not images:
             return []
-        read_out = self._in_service  # one bank for the whole call, even if reloaded meanwhile
-        forced = _index(read_out, scene)
-        features, shots = self._features(images, cameras)
-        return [
-            _estimate(read_out, answer, forced, min_confidence)
-            for answer in read_out(features, shots, forced)
+        model = self._model  # one model for the whole call, even if reloaded meanwhile
+        forced = _index(model.read_out, scene)
+        if model.read_out is None:
+            reason = "the scene bank holds no scene; add one"
+            return [PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)] * len(images)
+        index = model.read_out.index
+        places = {index[name]: more for name, more in (prior or {}).items() if name in index}
+        features, shots = model.backbone.features(images, cameras)
+        estimates = [
+            _estimate(model.read_out, answer, forced, min_confidence)
+            for answer in model.read_out(features, shots, forced, places)
         ]
-
-    def _features(
-        self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None
-    ) -> tuple[Features, list[Shot]]:
-        shots = [
-            Shot(image.shape[0], image.shape[1], camera)
-            for image, camera in zip(images, cameras or [None] * len(images), strict=True)
-        ]
-        view = self.architecture.view
-        prepared = torch.stack([view.prepared(image, self.device) for image in images])
-        return self._engine(prepared), shots
+        return [_unless_close(e, min_margin) for e in estimates] if forced is None else estimates
 
     def evidence(
         self, image: ImageHW3, scene: str | None = None, camera: Intrinsics | None = None
@@ -176,9 +205,12 @@ class Localizer:
         Raises:
             ConfigError: as ``localize``; or the scene's head has neither cells nor landmarks.
         """
-        read_out = self._in_service
-        features, shots = self._features([image], [camera])
-        _, readings, troubles = read_out.read(features, shots, _index(read_out, scene))
+        model = self._model
+        forced = _index(model.read_out, scene)
+        if model.read_out is None:
+            raise ConfigError("the scene bank holds no scene; add one")
+        features, shots = model.backbone.features([image], [camera])
+        _, readings, troubles = model.read_out.read(features, shots, forced)
         for trouble in troubles.values():
             raise ConfigError(trouble)
         _, group, (place,), reading = readings[0]
@@ -191,7 +223,7 @@ class Localizer:
         return gather_evidence(group.coding, reading, place, row, shots[0])
 
 
-def _index(read_out: ReadOut, scene: str | None) -> int | None:
+def _index(read_out: ReadOut | None, scene: str | None) -> int | None:
     """Of a forced scene; None without.
 
     Raises:
@@ -199,8 +231,8 @@ def _index(read_out: ReadOut, scene: str | None) -> int | None:
     """
     if not scene:
         return None
-    if scene not in read_out.index:
-        known = listing(read_out.rows.columns.name)
+    if read_out is None or scene not in read_out.index:
+        known = listing(read_out.rows.columns.name if read_out is not None else ())
         raise ConfigError(f"scene {scene!r} is not in the bank; it has {known}")
     return read_out.index[scene]
 
@@ -238,6 +270,22 @@ def _estimate(
         covariance=covariance,
         probabilities=probabilities,
         metres_per_unit=1.0 if row.map_frame else row.metres_per_unit,
+    )
+
+
+def _unless_close(estimate: PoseEstimate, min_margin: float) -> PoseEstimate:
+    """The estimate, or unknown where two scenes are about as likely as each other."""
+    ranked = sorted(estimate.probabilities.items(), key=lambda item: -item[1])[:2]
+    if not estimate.known or len(ranked) < 2 or ranked[0][1] - ranked[1][1] >= min_margin:
+        return estimate
+    (first, more), (second, less) = ranked
+    return PoseEstimate(
+        UNKNOWN_SCENE_ID,
+        UNKNOWN_SCENE,
+        estimate.confidence,
+        reason=f"{first} ({more:.3f}) and {second} ({less:.3f}) look alike here: they differ by "
+        f"less than {min_margin:.3f}",
+        probabilities=estimate.probabilities,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ from mspn_ros.network.backbone import Architecture, Features, Grid
 from mspn_ros.network.scene_head import Reading
 from mspn_ros.records import Array, SceneRow
 
+# By places in the bank, what to add to the logits of scenes; nothing to those of others.
+Prior = Mapping[int, float]
+
 # Of so many scenes an answer tells the probabilities.
 MOST_LIKELY = 10
 
@@ -26,6 +29,7 @@ MOST_LIKELY = 10
 class Likely(NamedTuple):
     """Of one image: the scene that answers and its probability among all scenes in service.
 
+    With a prior, ``probability`` is that of the scene which the image alone makes likeliest.
     ``scenes`` are the most likely ones, by their place in the bank, with their probabilities;
     MOST_LIKELY of them, or all.
     """
@@ -90,14 +94,18 @@ class ReadOut:
 
     @torch.inference_mode()
     def read(
-        self, features: Features, shots: Sequence[Shot], forced: int | None
+        self,
+        features: Features,
+        shots: Sequence[Shot],
+        forced: int | None,
+        prior: Prior | None = None,
     ) -> tuple[list[Likely], list[GroupReading], dict[int, str]]:
         """As calls, but what the heads say as they say it.
 
         How likely scenes are of each image; the readings, group by group; and of scenes whose
         rows could not be read, why.
         """
-        likely = self._likely(features.pooled_BF, forced)
+        likely = self._likely(features.pooled_BF, forced, prior or {})
         groups, troubles = self.loaded.groups({one.scene for one in likely})
         asked: dict[int, list[int]] = {}
         for i, one in enumerate(likely):
@@ -114,12 +122,18 @@ class ReadOut:
             readings.append(GroupReading(images, group, places, reading))
         return likely, readings, troubles
 
-    def _likely(self, feature_BF: Tensor, forced: int | None) -> list[Likely]:
-        logit_BK, scene_BK, total_B1 = self.logits.best(feature_BF, MOST_LIKELY)
-        own_B1 = logit_BK[:, :1] if forced is None else self.logits.of(feature_BF, forced)
-        log_BX = torch.cat((own_B1, logit_BK), 1).double() - total_B1
+    def _likely(self, feature_BF: Tensor, forced: int | None, prior: Prior) -> list[Likely]:
+        logit_BK, scene_BK, total_B1 = self.logits.best(feature_BF, MOST_LIKELY, prior)
+        log_BK = logit_BK.double() - total_B1
+        own_B1 = log_BK[:, :1]
+        if forced is not None:
+            own_B1 = (self.logits.of(feature_BF, forced) + prior.get(forced, 0.0)) - total_B1
+        elif prior:
+            # A place that no scene knows must not look sure because frames before agreed on one.
+            alone = self.logits.best(feature_BF, 1)
+            own_B1 = alone.logit_BK.double() - alone.total_B1
         # One copy back from the device; places are exact in float64.
-        packed_BX = torch.cat((log_BX.exp(), scene_BK.double()), 1).tolist()
+        packed_BX = torch.cat((own_B1.exp(), log_BK.exp(), scene_BK.double()), 1).tolist()
         found = []
         for own, *values in packed_BX:
             half = len(values) // 2
@@ -130,13 +144,18 @@ class ReadOut:
 
     @torch.inference_mode()
     def __call__(
-        self, features: Features, shots: Sequence[Shot], forced: int | None
+        self,
+        features: Features,
+        shots: Sequence[Shot],
+        forced: int | None,
+        prior: Prior | None = None,
     ) -> list[Answer]:
         """Features of B images -> an answer for each.
 
-        ``shots`` are the images as they came; ``forced`` is the scene that is known.
+        ``shots`` are the images as they came; ``forced`` is the scene that is known, ``prior`` what
+        is known of others before the images are seen.
         """
-        likely, readings, troubles = self.read(features, shots, forced)
+        likely, readings, troubles = self.read(features, shots, forced, prior)
         answers: dict[int, Answer] = {}
         for images, group, places, reading in readings:
             place_B = torch.tensor(places, device=features.pooled_BF.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -103,15 +103,21 @@ class SceneLogits:
         return logits if padded else logits[:, : self.scenes]
 
     @torch.inference_mode()
-    def best(self, feature_BF: Tensor, count: int) -> Best:
-        """The ``count`` likeliest scenes, or all."""
-        count = min(count, self.scenes)
+    def best(
+        self, feature_BF: Tensor, count: int, prior: Mapping[int, float] | None = None
+    ) -> Best:
+        """The ``count`` likeliest scenes, or all; ``prior`` adds to the logits of some."""
+        count, bias_N = min(count, self.scenes), self.bias_N
+        if prior:
+            places = torch.tensor(list(prior), device=bias_N.device)
+            bias_N = bias_N.clone()
+            bias_N[places] += torch.tensor(list(prior.values()), device=bias_N.device)
         if self.first_look is not None and len(feature_BF) == 1:
-            own = self.bias_N[: self.scenes]
-            found = self.first_look.best(feature_BF, self.weight_NF, own, count)
+            own_N = bias_N[: self.scenes]
+            found = self.first_look.best(feature_BF, self.weight_NF, own_N, count)
             if found is not None:
                 return found
-        logit_BN = self(feature_BF)
+        logit_BN = torch.addmm(bias_N, feature_BF, self.weight_NF.T)[:, : self.scenes]
         return Best(*logit_BN.topk(count), logit_BN.double().logsumexp(1, keepdim=True))
 
     def of(self, feature_BF: Tensor, scene: int) -> Tensor:

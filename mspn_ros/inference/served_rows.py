@@ -19,6 +19,10 @@ WHOLE_BYTES = 64_000_000
 _WAIT_S = 0.2
 
 
+class EmptyBankError(ModelError):
+    """A scene bank without any row."""
+
+
 class ServedRows(Sequence[SceneRow]):
     """Rows in the order of their ids; one that was not read when the bank was opened is read now.
 
@@ -32,6 +36,7 @@ class ServedRows(Sequence[SceneRow]):
         """``whole_bytes``: the size of a file up to which all its rows are read here.
 
         Raises:
+            EmptyBankError: the bank has no row.
             ModelError: the bank is missing, no scene bank, or has no row that can be served.
         """
         bank = SceneBank(model_dir, kept=True)
@@ -57,7 +62,7 @@ class ServedRows(Sequence[SceneRow]):
             self.close()
             for reason in self.refused.values():
                 raise ModelError(f"{model_dir}: no scene can be served: {reason}")
-            raise ModelError(f"{model_dir}: the scene bank is empty; train or add a scene")
+            raise EmptyBankError(f"{model_dir}: the scene bank is empty; train or add a scene")
 
     def _read_all(self, bank: SceneBank, fit: RowFit, index: BankIndex) -> BankIndex:
         kept: list[int] = []

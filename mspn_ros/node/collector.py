@@ -60,7 +60,7 @@ class Collector:
         self._poses: dict[int, list[tuple[PoseStamped, float]]] = defaultdict(list)
         self.catalogue: list[dict[str, Any]] | None = None
         self.diagnostics: dict[str, str] | None = None
-        self.diagnostics_s = self.last_answer_s = float("-inf")
+        self.diagnostics_s = self.last_answer_s = self.catalogue_s = float("-inf")
         for message_type, topic, callback, qos in (
             (String, f"{namespace}/scenes", self._on_catalogue, LATCHED),
             (String, f"{namespace}/answer", self._on_answer, ANSWERS),
@@ -115,6 +115,7 @@ class Collector:
     def _on_catalogue(self, message: String) -> None:
         with self._changed:
             self.catalogue = json.loads(message.data)
+            self.catalogue_s = time.monotonic()
             self._changed.notify_all()
 
     def _on_answer(self, message: String) -> None:

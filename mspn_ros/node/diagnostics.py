@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -11,6 +12,10 @@ from rclpy.qos import ReliabilityPolicy
 
 from mspn_ros.node.transport import PROFILE_VARIABLES, profile_hint
 from mspn_ros.node.worker import Counts
+from mspn_ros.records import listing
+
+# Rows that are left out of which a message tells why; a damaged bank may have 100,000.
+_MOST_REFUSED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,9 @@ class ImageSource:
 class NodeStatus:
     """Everything that one diagnostics message reports, except the counts.
 
-    ``failure`` makes it an error, ``warnings`` a warning; without ``source`` nothing is said
+    ``failure`` makes it an error, ``warnings``, ``reload_trouble`` (why the model as it is on disk
+    is not in service) and ``refused`` (rows that are left out, by name or
+    number, and why) a warning; without ``source`` nothing is said
     about missing frames.
     """
 
@@ -46,6 +53,8 @@ class NodeStatus:
     engine_reason: str = ""
     bank_version: int | None = None
     scenes: int = 0
+    reload_trouble: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
     scene: str = ""
     pose_axes: str = "optical"
     camera_info: str = ""
@@ -134,6 +143,10 @@ def _level(
         worst = ", ".join(sorted(counts.rejected))
         return DiagnosticStatus.ERROR, f"all of the last {rejected} frames rejected ({worst})"
     warnings = list(status.warnings)
+    if status.reload_trouble:
+        warnings.append(status.reload_trouble)
+    if status.refused:
+        warnings.append(f"{len(status.refused)} rows left out: {listing(list(status.refused))}")
     if counts.idle_s > status.no_frames_timeout_s and status.source is not None:
         warnings.insert(0, no_frames_reason(status.source, counts.idle_s))
     if rejected:
@@ -164,6 +177,9 @@ def _values(status: NodeStatus, counts: Counts, rate_hz: float) -> list[tuple[st
         ("engine", status.engine),
         ("engine_reason", status.engine_reason),
         ("bank_version", "" if status.bank_version is None else str(status.bank_version)),
+        ("reload", status.reload_trouble),
+        ("refused", str(len(status.refused))),
+        *((f"refused.{name}", why) for name, why in islice(status.refused.items(), _MOST_REFUSED)),
         ("image_topic", source.topic if source is not None else ""),
         ("image_type", source.type_name if source is not None else ""),
         ("fastdds_profile", next(filter(None, map(os.environ.get, PROFILE_VARIABLES)), "") or ""),

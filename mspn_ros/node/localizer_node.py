@@ -9,23 +9,16 @@ A lifecycle node, ``localizer`` in namespace ``mspn`` unless remapped, that brin
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -33,12 +26,15 @@ from std_srvs.srv import Trigger
 from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.model_watch import ModelWatch
+from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.camera_info import CameraListener
 from mspn_ros.node.diagnostics import DiagnosticsReport, NodeStatus, image_source
-from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause
+from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause, stamp_to_ns
 from mspn_ros.node.outputs import Outputs, image_qos
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
+from mspn_ros.node.reloading import Reloading
 from mspn_ros.node.worker import NewestFrameWorker
 from mspn_ros.paths import package_file
 from mspn_ros.records import (
@@ -53,8 +49,6 @@ from mspn_ros.records import (
 
 # Seconds between two log lines about the same trouble.
 _THROTTLE_S = 10.0
-# How often the main thread looks for a signal while nothing arrives, in seconds.
-_WAKE_S = 0.2
 
 
 class LocalizerNode(LifecycleNode):
@@ -68,12 +62,14 @@ class LocalizerNode(LifecycleNode):
         super().__init__(NODE_NAME, namespace=NAMESPACE)
         self.failure = ""
         self._localizer: Localizer | None = None
+        self._reloading: Reloading | None = None
         self._outputs: Outputs | None = None
         self._subscription: Any = None
         self._message_type: Any = Image
         self._camera = ""
         self._cameras: CameraListener | None = None
         self._scene = ""
+        self._filter = SceneFilter(0.0)
         self._unscaled: set[str] = set()
         self._logged_at_s: dict[str, float] = {}
         self._worker = NewestFrameWorker(self._process, self._log_bug)
@@ -97,10 +93,12 @@ class LocalizerNode(LifecycleNode):
 
     def release(self) -> None:
         """Stop taking frames and let the model and the topics go; safe in any state."""
+        if self._reloading is not None:
+            self._reloading.stop()
         self._stop_frames()
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._localizer = None
+        self._outputs = self._localizer = self._reloading = None
 
     # Transitions. rclpy swallows their exceptions, hence _guarded.
 
@@ -147,10 +145,17 @@ class LocalizerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        localizer = Localizer.load(self._model_dir(), read_parameter(self, "device"))
-        _require_scene(localizer.scenes, read_parameter(self, "scene"))
+        # Before the model is read: what changes meanwhile shows at the first look.
+        watch = ModelWatch(self._model_dir())
+        try:
+            localizer = Localizer.load(self._model_dir(), read_parameter(self, "device"))
+            _require_scene(localizer.scenes, read_parameter(self, "scene"))
+        except BaseException:
+            watch.close()
+            raise
         self._localizer = localizer
         self._outputs = Outputs(self)
+        self._reloading = Reloading(self, localizer, watch, self._take_in)
         self.get_logger().info(
             f"{self._model_text()}: {len(localizer.scenes)} scenes, engine={localizer.engine} "
             f"({localizer.engine_reason})"
@@ -163,6 +168,7 @@ class LocalizerNode(LifecycleNode):
         if transport == "auto":
             transport = "compressed" if topic.endswith("/compressed") else "raw"
         self._message_type = CompressedImage if transport == "compressed" else Image
+        self._filter = SceneFilter(0.0)
         self._worker.start()
         # raw: rclpy would end the node over a message that cannot be deserialized, and an
         # overtaken frame need not be deserialized at all.
@@ -174,12 +180,28 @@ class LocalizerNode(LifecycleNode):
             raw=True,
         )
         self._camera = self._subscription.topic_name
-        # A model that does not read cameras neither listens nor complains of what they say.
-        if self._localizer.reads_cameras:
-            beside = camera_info_topic(read_parameter(self, "camera_info_topic"), topic)
-            self._cameras = CameraListener(self, beside, topic, image_qos("best_effort"))
+        self._listen_to_cameras()
         self._outputs.publish_catalogue(self._localizer.scenes)
         self.get_logger().info(f"active: {transport} images from {self._camera}")
+
+    def _listen_to_cameras(self) -> None:
+        """A model that does not read cameras neither listens nor complains of what they say."""
+        reads = self._localizer is not None and self._localizer.reads_cameras
+        if reads and self._cameras is None and self._subscription is not None:
+            topic = read_parameter(self, "image_topic")
+            beside = camera_info_topic(read_parameter(self, "camera_info_topic"), topic)
+            self._cameras = CameraListener(self, beside, topic, image_qos("best_effort"))
+
+    def _take_in(self) -> None:
+        """Tell of the scenes that a reload has left in service; on the reload's thread, since a
+        catalogue may be long. One that is not active tells when it is activated.
+        """
+        outputs, localizer, executor = self._outputs, self._localizer, self.executor
+        if outputs is not None and localizer is not None and self._subscription is not None:
+            outputs.publish_catalogue(localizer.scenes)
+            if localizer.reads_cameras and self._cameras is None and executor is not None:
+                # Subscriptions are the executor's.
+                executor.create_task(self._listen_to_cameras)
 
     def _stop_frames(self) -> None:
         if self._subscription is not None:
@@ -202,13 +224,7 @@ class LocalizerNode(LifecycleNode):
             header, cause = message.header, rejection_cause(message)
             image = decode_image(message)
             cause = "inference_error"
-            minimum = read_parameter(self, "min_confidence")
-            [estimate] = localizer.localize(
-                [image],
-                scene=read_parameter(self, "scene") or None,
-                min_confidence=minimum if minimum >= 0 else None,
-                cameras=[self._intrinsics(image)],
-            )
+            estimate = self._localize(localizer, image, stamp_to_ns(header.stamp) / 1e9)
             if estimate.known and not pose_is_finite(estimate):
                 cause = "non_finite_pose"
                 raise RosError(f"scene {estimate.scene!r} gave a pose with NaN; train it anew")
@@ -225,6 +241,22 @@ class LocalizerNode(LifecycleNode):
         axes = read_parameter(self, "pose_axes")
         outputs.publish_estimate(header, self._camera, estimate, scale, axes)
         return None
+
+    def _localize(self, localizer: Localizer, image: ImageHW3, stamp_s: float) -> PoseEstimate:
+        scene, minimum = read_parameter(self, "scene"), read_parameter(self, "min_confidence")
+        stay_s = read_parameter(self, "scene_filter")
+        if stay_s != self._filter.stay_s or scene:
+            self._filter = SceneFilter(stay_s)
+        [estimate] = localizer.localize(
+            [image],
+            scene=scene or None,
+            min_confidence=minimum if minimum >= 0 else None,
+            cameras=[self._intrinsics(image)],
+            prior=self._filter.prior(stamp_s, len(localizer.rows)),
+            min_margin=read_parameter(self, "min_margin"),
+        )
+        self._filter.take(stamp_s, estimate.probabilities)
+        return estimate
 
     def _intrinsics(self, image: ImageHW3) -> Intrinsics | None:
         listener = self._cameras
@@ -279,21 +311,12 @@ class LocalizerNode(LifecycleNode):
                     return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _on_reload(self, request: Any, response: Any) -> Any:
-        if self._localizer is None or self._outputs is None:
+    async def _on_reload(self, request: Any, response: Any) -> Any:
+        if self._reloading is None:
             response.message = "no model is loaded; configure the node first"
-            return response
-        try:
-            self._localizer.reload()
-        except MspnError as error:
-            response.message = f"{error}; the scenes that were in service stay"
-            self.get_logger().error(f"reload: {response.message}")
-            return response
-        self._outputs.publish_catalogue(self._localizer.scenes)
-        response.success = True
-        response.message = (
-            f"bank version {self._localizer.bank_version}: {len(self._localizer.scenes)} scenes"
-        )
+        else:
+            # Awaited, not waited for: the executor goes on to take frames.
+            response.success, response.message = await self._reloading.now()
         return response
 
     def _publish_diagnostics(self) -> None:
@@ -318,7 +341,10 @@ class LocalizerNode(LifecycleNode):
         if localizer is not None:
             status.device = str(localizer.device)
             status.engine, status.engine_reason = localizer.engine, localizer.engine_reason
-            status.bank_version, status.scenes = localizer.bank_version, len(localizer.scenes)
+            status.bank_version, status.scenes = localizer.bank_version, len(localizer.rows)
+            status.refused = localizer.refused
+        if self._reloading is not None:
+            status.reload_trouble = self._reloading.trouble
         if listener is not None:
             status.camera_info = listener.in_use
         if self._subscription is not None:
@@ -340,74 +366,3 @@ def _unscaled_text(scene: str) -> str:
         f"scene {scene!r} has no known scale: its positions are in its own unit, not metres; "
         "set metres_per_unit when training it"
     )
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM, which end the process with exit code 0.
-
-    ``args``: ROS arguments without the program's name (None: those of the process). Bad input
-    at start is one line on stderr, and 1 is returned.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    node, executor, interrupted = None, None, False
-    try:
-        _init_ros(list(sys.argv[1:] if args is None else args))
-        node = LocalizerNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        if not read_parameter(node, "autostart") or node.bring_up():
-            # Without rclpy's signal handlers the context outlives the signal, so that the frame
-            # in progress still gets its answer; but nothing wakes a wait then.
-            while True:
-                executor.spin_once(timeout_sec=_WAKE_S)
-    except KeyboardInterrupt:
-        interrupted = True
-    except MspnError as error:
-        print(f"mspn localize: {error}", file=sys.stderr)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        _leave_ros(node, executor)
-    if interrupted:
-        # Python would take apart all of torch first: up to 2 s on a busy machine.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    return 1
-
-
-def _leave_ros(node: LocalizerNode | None, executor: Any) -> None:
-    """Give back all that ROS holds; Fast DDS leaves its shared memory behind otherwise."""
-    context = rclpy.get_default_context()
-    if node is not None:
-        node.release()
-    if executor is not None:
-        executor.shutdown(timeout_sec=1.0)
-    if node is not None:
-        # destroy_node() forgets the state machine, which keeps the participant alive.
-        node._state_machine.destroy_when_not_in_use()
-        node.destroy_node()
-    rclpy.try_shutdown()
-    context.destroy()
-
-
-def _init_ros(args: list[str]) -> None:
-    try:
-        surplus = remove_ros_args(args)
-        if not surplus:
-            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:
-        raise RosError(
-            f"ROS 2 cannot start with arguments {args}: {str(error).partition(', at ')[0]}; "
-            "check them and the environment (RMW_IMPLEMENTATION, ROS_DOMAIN_ID)"
-        ) from error
-    if surplus:
-        raise ConfigError(
-            f"argument {surplus[0]!r} is unknown; the node takes ROS arguments only, "
-            "as in --ros-args -p model:=PATH"
-        )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

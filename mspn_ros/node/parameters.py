@@ -105,6 +105,20 @@ PARAMETERS = (
         changeable=True,
     ),
     NodeParameter(
+        "min_margin",
+        0.0,
+        "Least lead in probability of the most likely scene over the second, for look-alike ones.",
+        bounds=(0.0, 1.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "scene_filter",
+        0.0,
+        "Mean stay in one scene in seconds, to judge scenes over frames; 0 judges each alone.",
+        bounds=(0.0, 3600.0),
+        changeable=True,
+    ),
+    NodeParameter(
         "no_frames_timeout",
         5.0,
         "Seconds without an image after which /diagnostics warns.",

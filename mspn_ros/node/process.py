@@ -23,7 +23,7 @@ class LocalizerProcess:
     def __init__(
         self, namespace: str, parameters: dict[str, Any], arguments: tuple[str, ...] = ()
     ) -> None:
-        command = [sys.executable, "-m", "mspn_ros.node.localizer_node", "--ros-args"]
+        command = [sys.executable, "-m", "mspn_ros.node.main", "--ros-args"]
         command += ["-r", f"__ns:={namespace}"]
         for name, value in parameters.items():
             # rcl reads values as YAML, of which JSON is a part: quotes keep text to be text.

@@ -64,6 +64,18 @@ def _remove_leftovers(path: Path) -> None:
                 part.unlink()
 
 
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """What differs once a file has been replaced or written to; None where there is none.
+
+    Device, inode, time of the last change of its content in ns, and size.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold ``path`` against other processes, waiting for it first.

@@ -1,0 +1,129 @@
+"""Reads a model directory, and reads it anew beside what is in service."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mspn_ros.inference.loaded_backbone import LoadedBackbone
+from mspn_ros.inference.read_out import ReadOut
+from mspn_ros.inference.served_rows import EmptyBankError, ServedRows
+from mspn_ros.records import ModelError, listing
+from mspn_ros.store.backbone_file import BACKBONE_FILE
+from mspn_ros.store.bank_index import BankIndex
+from mspn_ros.store.files import file_stamp
+from mspn_ros.store.scene_bank import BANK_FILE
+
+# Seconds that a file must stay as it is before rows in service are given up for damage in it.
+_SETTLED_S = 0.5
+# Of reading a bank that others write to meanwhile.
+_TRIES = 3
+
+
+class UnsettledError(ModelError):
+    """A file is being written, or seems to be."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Backbone and rows that belong together; exchanged by one assignment, so that no image meets
+    the rows of one model and the backbone of another. Without ``read_out`` the bank has no scene.
+    """
+
+    backbone: LoadedBackbone
+    read_out: ReadOut | None
+
+    @property
+    def index(self) -> BankIndex | None:
+        """Of the rows in service."""
+        return self.read_out.rows.columns if self.read_out is not None else None
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Rows that are not in service, by name or number, and why."""
+        return self.read_out.rows.refused if self.read_out is not None else {}
+
+    def warm_up(self) -> None:
+        """The first pass pays for lazy initialisation; a robot's first frame should not."""
+        if self.read_out is not None:
+            image = np.zeros((480, 640, 3), np.uint8)
+            for images in ([image, image], [image]):
+                self.read_out(*self.backbone.features(images, None), None)
+
+
+class ModelReader:
+    """Of one model directory and device; remembers which file the backbone was read from.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, model_dir: Path, device: torch.device, whole_bytes: int) -> None:
+        self._model_dir, self._device, self._whole_bytes = model_dir, device, whole_bytes
+        self._backbone_stamp: tuple[int, ...] | None = None
+        self._doubted: tuple[tuple[int, ...] | None, float] = None, 0.0
+
+    def read(self, before: LoadedModel | None, patient: bool = False) -> LoadedModel:
+        """The model as it is on disk; parts of ``before`` that are the same are taken over.
+
+        A new backbone is warmed up with its rows. ``patient``: see ``Localizer.reload``.
+
+        Raises:
+            EmptyBankError: there is no row, and the backbone is not that of ``before``.
+            UnsettledError: a file is being written; try again.
+            ModelError: backbone or bank is missing, damaged, or no row can be served.
+        """
+        # Taken before the file is read: a change meanwhile shows at the next look.
+        stamp = file_stamp(self._model_dir / BACKBONE_FILE)
+        if before is not None and stamp == self._backbone_stamp:
+            backbone = before.backbone
+        else:
+            backbone = LoadedBackbone(self._model_dir, self._device)
+            if before is not None and backbone.identity == before.backbone.identity:
+                backbone = before.backbone
+        same = before is not None and backbone is before.backbone
+        try:
+            rows = self._settled_rows(backbone, before, patient)
+        except EmptyBankError:
+            # With a new backbone, the bank that belongs to it is still to come.
+            if not same:
+                raise
+            model = LoadedModel(backbone, None)
+        else:
+            made_for = backbone.architecture, backbone.grids, self._device
+            earlier = before.read_out if before is not None and same else None
+            model = LoadedModel(backbone, ReadOut(rows, *made_for, before=earlier))
+        if not same:
+            model.warm_up()
+        self._backbone_stamp, self._doubted = stamp, (None, 0.0)
+        return model
+
+    def _settled_rows(
+        self, backbone: LoadedBackbone, before: LoadedModel | None, patient: bool
+    ) -> ServedRows:
+        """The rows of a file that nobody was writing meanwhile past SQLite's locks (as cp does)."""
+        path = self._model_dir / BANK_FILE
+        for _ in range(_TRIES):
+            stamp = file_stamp(path)
+            rows = ServedRows(self._model_dir, backbone.fit, self._whole_bytes)
+            if file_stamp(path) == stamp:
+                break
+            rows.close()
+        else:
+            raise UnsettledError(f"{path}: changed while it was being read")
+        if patient and before is not None and (lost := _lost(before, rows)):
+            if self._doubted[0] != stamp:
+                self._doubted = stamp, time.monotonic()
+            if time.monotonic() - self._doubted[1] < _SETTLED_S:
+                rows.close()
+                raise UnsettledError(f"{path}: {listing(lost)} cannot be read just now")
+        return rows
+
+
+def _lost(before: LoadedModel, rows: ServedRows) -> list[str]:
+    """What was in service and is damaged now: rows, or the index that tells what is missing."""
+    served = {f"row {i}" for i in before.index.id} if before.index is not None else set()
+    return sorted((served | {"index"}) & (rows.refused.keys() - before.refused.keys()))

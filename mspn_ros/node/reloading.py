@@ -1,0 +1,116 @@
+"""Takes in a model that has changed while the node runs, beside the frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.task import Future
+
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.model_reader import UnsettledError
+from mspn_ros.inference.model_watch import ModelWatch
+from mspn_ros.inference.reloaded import Reloaded
+from mspn_ros.records import MspnError
+
+# Seconds between two looks at the model's files.
+_LOOK_S = 0.2
+# Seconds after which a model that could not be taken in is read again though nothing has changed;
+# each time twice as long, since reading a backbone costs about a second of a core.
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.4, 30.0
+
+
+class Reloading:
+    """Watches a localizer's model and reloads it, on a thread of its own.
+
+    Neither the executor nor the frames wait for it. ``trouble`` says why the model as it is on
+    disk is not in service; empty where it is.
+    """
+
+    def __init__(
+        self, node: Any, localizer: Localizer, watch: ModelWatch, take_in: Callable[[], None]
+    ) -> None:
+        """``take_in`` is called on the thread here after the model has been read anew."""
+        self._node, self._localizer = node, localizer
+        self._watch, self._take_in = watch, take_in
+        self.trouble = ""
+        self._changed = threading.Condition()
+        self._asked: list[Future] = []
+        self._running = True
+        self._retry_s, self._retry_at_s = _FIRST_RETRY_S, float("inf")
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+        self._thread.start()
+
+    def now(self) -> Future:
+        """Reload at once; the result is whether the model could be read, and what is to be said."""
+        future = Future()
+        with self._changed:
+            if self._running:
+                self._asked.append(future)
+                self._changed.notify()
+            else:
+                future.set_result((False, "the model is being let go"))
+        return future
+
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """End the thread; a model that it is reading just now is not taken in any more."""
+        with self._changed:
+            self._running = False
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._asked or not self._running, _LOOK_S)
+                asked, self._asked = self._asked, []
+            if not self._running:
+                self._answer(asked, False, "the model is being let go")
+                self._watch.close()
+                return
+            # Looked at before it is read: what changes meanwhile shows at the next look.
+            changed = self._watch.changed()
+            if asked or changed or time.monotonic() >= self._retry_at_s:
+                if changed:
+                    self._retry_s = _FIRST_RETRY_S
+                self._answer(asked, *self._reload(patient=not asked))
+
+    def _reload(self, patient: bool) -> tuple[bool, str]:
+        logger = self._node.get_logger()
+        try:
+            reloaded = self._localizer.reload(patient)
+            if self._running:
+                self._take_in()
+        # Everything, since the thread must outlive any bug, and a GPU may be out of memory.
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            if not isinstance(error, MspnError):
+                reason = f"{type(error).__name__}: {reason}"
+            trouble = f"{reason}; what was in service stays"
+            if trouble != self.trouble:
+                logger.warning(f"reload: {trouble}")
+            self.trouble = trouble
+            self._retry_at_s = time.monotonic()
+            if not isinstance(error, UnsettledError):
+                self._retry_at_s += self._retry_s
+                self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
+            return False, trouble
+        self.trouble, self._retry_at_s = "", float("inf")
+        text = self._text(reloaded)
+        if reloaded:
+            logger.info(f"reload: {text}")
+        for _, why in reloaded.refused[:10]:
+            logger.warning(f"reload: left out: {why}")
+        return True, text
+
+    def _text(self, reloaded: Reloaded) -> str:
+        version, scenes = self._localizer.bank_version, len(self._localizer.rows)
+        return f"bank version {version}: {scenes} scenes; {reloaded}"
+
+    def _answer(self, asked: list[Future], success: bool, text: str) -> None:
+        for future in asked:
+            future.set_result((success, text))
+        if asked and self._node.executor is not None:
+            self._node.executor.wake()
