@@ -10,7 +10,8 @@ landmarks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ from mspn_ros.training.cache import Progress
 from mspn_ros.training.keypoints import Keypoints, find_keypoints, match, triangulate
 
 _T = TypeVar("_T", bound=np.floating[Any])
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # Of what is kept in the cache; another one whenever other landmarks would be chosen.
 _FORMAT = 1
@@ -122,8 +125,8 @@ def choose_landmarks(
     found_SK = np.zeros((len(frames), 0), bool)
     used = np.unique(np.linspace(0, len(frames) - 1, _MOST_FRAMES).round().astype(int))
     views = []
-    for number, i in enumerate(used):
-        views.append(find_keypoints(frames[i]))
+    for number, view in enumerate(_each(find_keypoints, [frames[i] for i in used])):
+        views.append(view)
         if tell:
             tell(number + 1, len(used))
     points, descriptors = _candidates(views)
@@ -140,6 +143,12 @@ def choose_landmarks(
     kept = place[support.point_M] >= 0
     found_SK[used[support.frame_M[kept]], place[support.point_M[kept]]] = True
     return Landmarks(points[chosen], found_SK)
+
+
+def _each(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+    """Results in order, by as many threads as torch uses: OpenCV and SciPy let others run."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        yield from pool.map(function, items)
 
 
 def _pairs(views: Sequence[Keypoints]) -> list[tuple[int, int]]:
@@ -170,10 +179,14 @@ def _candidates(views: Sequence[Keypoints]) -> tuple[Array, npt.NDArray[np.float
     random = np.random.default_rng(0)
     share = max(8, _CANDIDATES // max(1, len(pairs)))
     points, descriptors = [np.zeros((0, 3))], [np.zeros((0, 128), np.float32)]
-    for i, j in pairs:
-        a, b = views[i], views[j]
+
+    def meet(pair: tuple[int, int]) -> tuple[npt.NDArray[np.int64], Array, Array]:
+        a, b = views[pair[0]], views[pair[1]]
         matched = match(a, b, _EPIPOLAR_PX)
-        point_M3, angle_M = triangulate(a, b, matched)
+        return matched, *triangulate(a, b, matched)
+
+    for (i, j), (matched, point_M3, angle_M) in zip(pairs, _each(meet, pairs), strict=True):
+        a, b = views[i], views[j]
         good = np.flatnonzero(angle_M > _LEAST_ANGLE)
         if len(good) > share:
             good = random.choice(good, share, replace=False)
@@ -187,27 +200,30 @@ def _find(
     points: Array, descriptors: npt.NDArray[np.float32], views: Sequence[Keypoints]
 ) -> _Support:
     """Look for every point in every frame: a keypoint near its image that looks like it."""
-    found: list[tuple[npt.NDArray[np.int64], ...]] = []
-    before = 0
-    for number, view in enumerate(views):
+    none = np.zeros(0, np.int64)
+
+    def look(view: Keypoints) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         seen = (points - view.centre_3) @ view.rotation_33
         ahead = np.flatnonzero(seen[:, 2] > 0)
-        if len(ahead) and len(view.ray_K3):
-            # Distance on the unit sphere is the angle, nearly.
-            direction = _unit(seen[ahead])
-            off, nearest = cKDTree(view.ray_K3).query(
-                direction, distance_upper_bound=_IMAGE_PX * view.pixel
-            )
-            near = np.flatnonzero(np.isfinite(off))
-            point, keypoint = ahead[near], nearest[near]
-            alike = (descriptors[point] * view.descriptor_KD[keypoint]).sum(1)
-            good = alike > _ALIKE
-            index = np.full(int(good.sum()), number)
-            found.append((point[good], index, before + keypoint[good]))
-        before += len(view.ray_K3)
-    if not found:
-        return _Support(*(np.zeros(0, np.int64) for _ in range(3)))
-    return _Support(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        if not len(ahead) or not len(view.ray_K3):
+            return none, none
+        # Distance on the unit sphere is the angle, nearly.
+        direction = _unit(seen[ahead])
+        off, nearest = cKDTree(view.ray_K3).query(
+            direction, distance_upper_bound=_IMAGE_PX * view.pixel
+        )
+        near = np.flatnonzero(np.isfinite(off))
+        point, keypoint = ahead[near], nearest[near]
+        alike = (descriptors[point] * view.descriptor_KD[keypoint]).sum(1)
+        good = alike > _ALIKE
+        return point[good], keypoint[good]
+
+    parts = [(none, none, none)]
+    before = 0
+    for number, (point, keypoint) in enumerate(_each(look, views)):
+        parts.append((point, np.full(len(point), number), before + keypoint))
+        before += len(views[number].ray_K3)
+    return _Support(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _refined(
