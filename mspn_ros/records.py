@@ -176,13 +176,28 @@ class PoseEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Familiarity:
+    """What is usual of a scene's held-out frames (inference/familiarity.py).
+
+    ``middle`` and ``spread`` of the signs logit, residual and, for heads that look for landmarks,
+    sightings.
+    """
+
+    middle: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOutErrors:
     """Errors of a scene's head on frames that training did not see; the source of covariance.
 
     Variances are per axis: of the position in the scene's frame (unit squared), and of the
-    rotation vector about the scene's fixed axes (rad^2). ``own_factors``: by how much the
-    covariances that the head gives itself, of positions and of rotations, are to be multiplied to
-    be as large as the errors are; None for heads that give none.
+    rotation vector about the scene's fixed axes (rad^2); products are the covariances' xy, xz and
+    yz. ``own_factors``: by how much the covariances that the head gives itself, of positions and
+    of rotations, are to be multiplied; None for heads that give none. All are such that the 95 %
+    region holds 95 % of errors, position and rotation apart (training/calibration.py), once they
+    are grown by how unfamiliar an image is; ``familiarity`` is None in rows of older versions and
+    of too few frames, and nothing is grown then.
     """
 
     frames: int
@@ -191,6 +206,18 @@ class HeldOutErrors:
     position_variance: tuple[float, float, float]
     rotation_variance: tuple[float, float, float]
     own_factors: tuple[float, float] | None = None
+    position_products: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rotation_products: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    familiarity: Familiarity | None = None
+
+    @property
+    def covariance(self) -> Array:
+        """(6, 6) in REP-103's order, of an image that is as familiar as usual."""
+        result = np.diag([*self.position_variance, *self.rotation_variance])
+        for first, products in ((0, self.position_products), (3, self.rotation_products)):
+            for (i, j), product in zip(((0, 1), (0, 2), (1, 2)), products, strict=True):
+                result[first + i, first + j] = result[first + j, first + i] = product
+        return np.asarray(result)
 
 
 @dataclass(frozen=True, slots=True)

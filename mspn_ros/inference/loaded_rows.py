@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mspn_ros.inference.cell_rays import CellRays, Shot
+from mspn_ros.inference.familiarity import FamiliarityOfRows
 from mspn_ros.inference.served_rows import ServedRows
 from mspn_ros.network.backbone import Architecture, Features, Grid
 from mspn_ros.network.coding import PoseCoding
@@ -43,6 +44,7 @@ class LoadedGroup:
         feature_size = rows[0].classifier_weight.size
         heads = head_of_rows(rows[0].head, stored, architecture, feature_size)
         self.heads = heads.eval().to(device)
+        self.familiarity = FamiliarityOfRows(self.rows).to(device)
         self.rays: CellRays | None = None
         if grid := grids[heads.grid]:
             self.rays = CellRays(rows, architecture.view, grid, device)

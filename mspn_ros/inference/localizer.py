@@ -13,6 +13,7 @@ from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
+from mspn_ros.inference.familiarity import confidence_of, growth_of
 from mspn_ros.inference.model_reader import ModelReader
 from mspn_ros.inference.read_out import Answer, ReadOut
 from mspn_ros.inference.reloaded import Reloaded, compare
@@ -169,7 +170,8 @@ class Localizer:
         """(H, W, 3) uint8 RGB images of any size -> one estimate each, in order.
 
         ``scene`` forces that scene's head (no threshold then); otherwise the most likely scene
-        answers if its probability reaches ``min_confidence`` (None: the scene's own threshold).
+        answers if its confidence (inference/familiarity.py) reaches ``min_confidence`` (None: the
+        scene's own threshold).
         ``cameras`` are the images' intrinsics, for heads that read rays; where one is None, the
         camera of the scene's training frames stands in (see ``CellRays``).
 
@@ -241,7 +243,8 @@ def _estimate(
     read_out: ReadOut, answer: Answer, forced: int | None, min_confidence: float | None
 ) -> PoseEstimate:
     row, position, quaternion = answer.row, answer.position, answer.quaternion
-    confidence, names = answer.likely.probability, read_out.rows.columns.name
+    confidence = confidence_of(answer.familiarity, answer.likely.probability)
+    names = read_out.rows.columns.name
     probabilities = {names[scene]: share for scene, share in answer.likely.scenes}
     if row is None:
         reason = f"{names[answer.likely.scene]} is most likely, but {answer.trouble}"
@@ -257,9 +260,7 @@ def _estimate(
         return PoseEstimate(
             UNKNOWN_SCENE_ID, UNKNOWN_SCENE, confidence, reason=reason, probabilities=probabilities
         )
-    position, quaternion, covariance = _in_map(
-        row, position, quaternion, _covariance(row, answer.covariance)
-    )
+    position, quaternion, covariance = _in_map(row, position, quaternion, _covariance(row, answer))
     return PoseEstimate(
         scene_id=row.id,
         scene=row.name,
@@ -289,12 +290,17 @@ def _unless_close(estimate: PoseEstimate, min_margin: float) -> PoseEstimate:
     )
 
 
-def _covariance(row: SceneRow, own: Array | None) -> Array:
-    """The head's own covariance of this image, made as large as held-out errors are; or theirs."""
+def _covariance(row: SceneRow, answer: Answer) -> Array:
+    """The head's own covariance of this image, as large as held-out errors ask for; or theirs.
+
+    Grown by how unfamiliar the image is.
+    """
+    own = answer.covariance
+    growth = float(growth_of(np.array(answer.familiarity or 0.0)))
     if own is None or not np.isfinite(own).all():
-        return scene_covariance(row)
+        return growth**2 * scene_covariance(row)
     factors = row.held_out.own_factors if row.held_out else None
-    position, rotation = np.sqrt(factors or (1.0, 1.0))
+    position, rotation = growth * np.sqrt(factors or (1.0, 1.0))
     scale = np.array([position] * 3 + [rotation] * 3)
     return np.asarray(own * np.outer(scale, scale))
 
@@ -308,7 +314,7 @@ def scene_covariance(row: SceneRow) -> Array:
     if row.held_out is None:
         half = max(row.extent / 2, 1e-3)
         return np.diag([half**2] * 3 + [(np.pi / 2) ** 2] * 3)
-    return np.diag([*row.held_out.position_variance, *row.held_out.rotation_variance])
+    return row.held_out.covariance
 
 
 def _in_map(

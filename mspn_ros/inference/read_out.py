@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mspn_ros.inference.catalogue import SceneInfo, indexed_scenes
 from mspn_ros.inference.cell_rays import Shot
+from mspn_ros.inference.familiarity import sighting_sign
 from mspn_ros.inference.loaded_rows import LoadedGroup, LoadedRows
 from mspn_ros.inference.scene_logits import SceneLogits
 from mspn_ros.inference.served_rows import ServedRows
@@ -44,7 +45,8 @@ class Answer(NamedTuple):
 
     ``position`` (3,), ``quaternion`` (4,) xyzw; ``covariance`` (6, 6) of position and rotation
     vector as the head gives it, None for heads that give none. All in the scene's frame. Without
-    a row, ``trouble`` says why it could not be read; the pose is then NaN.
+    a row, ``trouble`` says why it could not be read; the pose is then NaN. ``familiarity``: see
+    inference/familiarity.py; None if the row does not know what is usual.
     """
 
     likely: Likely
@@ -52,6 +54,7 @@ class Answer(NamedTuple):
     position: Array
     quaternion: Array
     covariance: Array | None
+    familiarity: float | None = None
     trouble: str = ""
 
 
@@ -159,15 +162,17 @@ class ReadOut:
         answers: dict[int, Answer] = {}
         for images, group, places, reading in readings:
             place_B = torch.tensor(places, device=features.pooled_BF.device)
-            parts = list(group.coding.decode(reading.pose_BP, place_B))
+            own_BF = features.pooled_BF[images]
+            known_B = group.familiarity(own_BF, sighting_sign(reading), place_B)
+            parts = [known_B[:, None], *group.coding.decode(reading.pose_BP, place_B)]
             if reading.covariance_B66 is not None:
                 own = group.coding.decode_covariance(reading.covariance_B66, place_B)
                 parts.append(own.flatten(1))
-            # One copy back from the device instead of three.
+            # One copy back from the device instead of four.
             packed = torch.cat(parts, 1).cpu().numpy()
             for i, place, row in zip(images, places, packed, strict=True):
                 answers[i] = _answer(likely[i], group.rows[place], row)
-        nothing = np.full(7, np.nan)
+        nothing = np.full(8, np.nan)
         for i, one in enumerate(likely):
             if one.scene in troubles:
                 answers[i] = _answer(one, None, nothing)._replace(trouble=troubles[one.scene])
@@ -175,6 +180,7 @@ class ReadOut:
 
 
 def _answer(likely: Likely, row: SceneRow | None, packed: Array) -> Answer:
-    position, quaternion, covariance = np.split(packed, (3, 7))
+    known, position, quaternion, covariance = np.split(packed, (1, 4, 8))
     own = covariance.reshape(6, 6) if covariance.size else None
-    return Answer(likely, row, position, quaternion, own)
+    familiarity = float(known[0]) if np.isfinite(known[0]) else None
+    return Answer(likely, row, position, quaternion, own, familiarity)

@@ -8,7 +8,7 @@ from torch import Tensor
 # Fixed, so that every image takes as long: the robust scale shrinks from the first to the last
 # value, in rad. Wide at first to mend a wrong start, narrow at last to leave wrong sightings out.
 _ROUNDS = 12
-_FIRST_SCALE, _SHRINK, _LAST_SCALE = 0.25, 0.75, 0.02
+_FIRST_SCALE, _SHRINK, LAST_SCALE = 0.25, 0.75, 0.02
 # Error of a certain sighting, in rad: more than a place's own, since sightings of one image err
 # alike. A start's rotation is believed this much less than it earns: sightings know it better.
 # Both chosen on held-out blocks, see docs/experiments.md.
@@ -50,7 +50,7 @@ def refine_pose(
     prior_B66 = torch.diag_embed(held_B2.flip(1).repeat_interleave(3, 1))
     hessian_B66 = prior_B66
     for number in range(_ROUNDS):
-        scale = max(_FIRST_SCALE * _SHRINK**number, _LAST_SCALE)
+        scale = max(_FIRST_SCALE * _SHRINK**number, LAST_SCALE)
         error_BM3, slope_BM36 = _errors(rotation_B33, position_B3, point_BM3, ray_BM3)
         robust_BM = weight_BM / (1 + error_BM3.square().sum(2) / scale**2) ** 2
         weighted_BM36 = robust_BM[..., None, None] * slope_BM36
@@ -81,6 +81,22 @@ def _covariance(hessian_B66: Tensor, rotation_B33: Tensor) -> Tensor:
     return covariance_B66
 
 
+def direction_errors(
+    rotation_B33: Tensor, position_B3: Tensor, point_BM3: Tensor, ray_BM3: Tensor
+) -> Tensor:
+    """Expected minus seen directions (B, M, 3) of points from camera-to-scene poses."""
+    return _expected(rotation_B33, position_B3, point_BM3)[0] - ray_BM3
+
+
+def _expected(
+    rotation_B33: Tensor, position_B3: Tensor, point_BM3: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Unit directions (B, M, 3) of points in the camera's axes, and distances (B, M, 1)."""
+    seen_BM3 = (point_BM3 - position_B3[:, None]) @ rotation_B33
+    distance_BM1 = seen_BM3.norm(dim=2, keepdim=True).clamp(min=_NEAREST)
+    return seen_BM3 / distance_BM1, distance_BM1
+
+
 def _errors(
     rotation_B33: Tensor, position_B3: Tensor, point_BM3: Tensor, ray_BM3: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -88,10 +104,8 @@ def _errors(
 
     By a turn of the camera about its own axes, then by a move in the scene's.
     """
-    seen_BM3 = (point_BM3 - position_B3[:, None]) @ rotation_B33
-    distance_BM1 = seen_BM3.norm(dim=2, keepdim=True).clamp(min=_NEAREST)
-    unit_BM3 = seen_BM3 / distance_BM1
-    identity = torch.eye(3, dtype=seen_BM3.dtype, device=seen_BM3.device)
+    unit_BM3, distance_BM1 = _expected(rotation_B33, position_B3, point_BM3)
+    identity = torch.eye(3, dtype=unit_BM3.dtype, device=unit_BM3.device)
     across_BM33 = identity - unit_BM3[..., :, None] * unit_BM3[..., None, :]
     by_move_BM33 = -(across_BM33 @ rotation_B33.mT[:, None]) / distance_BM1[..., None]
     return unit_BM3 - ray_BM3, torch.cat((_cross_matrix(unit_BM3), by_move_BM33), 3)

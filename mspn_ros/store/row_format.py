@@ -19,7 +19,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from mspn_ros.records import HeldOutErrors, Intrinsics, ModelError, SceneRow
+from mspn_ros.records import Familiarity, HeldOutErrors, Intrinsics, ModelError, SceneRow
 
 # Column -> SQLite declaration: what is read of all rows when a bank is opened.
 INDEX_COLUMNS = {
@@ -279,15 +279,45 @@ def _held_out(fields: dict[str, Any]) -> HeldOutErrors:
     # Absent in rows of heads, and of versions, that had none.
     own = fields.pop("own_factors", None)
     factors = None if own is None else (float(own[0]), float(own[1]))
+    position_products = _three(fields.pop("position_products", (0.0, 0.0, 0.0)))
+    rotation_products = _three(fields.pop("rotation_products", (0.0, 0.0, 0.0)))
+    usual = fields.pop("familiarity", None)
     held_out = HeldOutErrors(
-        **fields, position_variance=position, rotation_variance=rotation, own_factors=factors
+        **fields,
+        position_variance=position,
+        rotation_variance=rotation,
+        own_factors=factors,
+        position_products=position_products,
+        rotation_products=rotation_products,
+        familiarity=None if usual is None else _familiarity(**usual),
     )
     variances = (*position, *rotation, *(factors or ()))
     if len(variances) != 6 + 2 * (factors is not None) or not all(
         math.isfinite(v) and v > 0 for v in variances
     ):
         raise ValueError("held_out has variances that are missing or not positive")
+    covariance = held_out.covariance
+    # Of correlations, whatever the units are.
+    scale = np.sqrt(np.diag(covariance))
+    if not np.linalg.eigvalsh(covariance / np.outer(scale, scale)).min() > 0:
+        raise ValueError("held_out has a covariance that is not positive definite")
     return held_out
+
+
+def _three(values: Sequence[Any]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    if not all(map(math.isfinite, (x, y, z))):
+        raise ValueError("held_out has products that are not finite")
+    return x, y, z
+
+
+def _familiarity(middle: Sequence[Any], spread: Sequence[Any]) -> Familiarity:
+    usual = Familiarity(tuple(map(float, middle)), tuple(map(float, spread)))
+    if not (len(usual.middle) == len(usual.spread) and len(usual.middle) in (2, 3)):
+        raise ValueError("held_out has no familiarity of two or three signs")
+    if not all(map(math.isfinite, (*usual.middle, *usual.spread))) or min(usual.spread) <= 0:
+        raise ValueError("held_out has a familiarity that is not finite or without spread")
+    return usual
 
 
 def _intrinsics(fields: dict[str, Any]) -> Intrinsics:

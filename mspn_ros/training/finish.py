@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from mspn_ros import __version__
+from mspn_ros.inference.familiarity import LEAST_FRAMES
 from mspn_ros.network.losses import LearnedPoseLoss
 from mspn_ros.paths import make_folder
 from mspn_ros.records import ModelError, SceneRow
 from mspn_ros.store.backbone_file import save_backbone
 from mspn_ros.store.files import write_whole
 from mspn_ros.store.scene_bank import SceneBank
+from mspn_ros.training.calibration import calibrated
 from mspn_ros.training.feature_statistics import feature_statistics
 from mspn_ros.training.held_out import HeldOut, sample_features
 from mspn_ros.training.loop import Trainer
@@ -91,12 +93,14 @@ def _replace_folder(new: Path, place: Path) -> None:
 
 
 def acceptance_threshold(held_out: HeldOut | None) -> float:
-    """Probability below which a scene's answer is called unknown.
+    """Confidence below which a scene's answer is called unknown.
 
-    The first percentile of held-out confidences, at most 0.5: about 1 % of true frames are lost
-    at worst, and a scene that is sure of itself does not become picky.
+    A half where the row knows what is usual: confidences are made by the row's own held-out
+    frames. With too few of them confidence is the probability alone; then the first percentile
+    of the held-out ones, at most 0.5, so that a scene that is sure of itself does not become
+    picky; 0.5 without any.
     """
-    if held_out is None:
+    if held_out is None or len(held_out.confidence_B) >= LEAST_FRAMES:
         return 0.5
     return min(0.5, float(np.percentile(held_out.confidence_B, 1)))
 
@@ -122,7 +126,7 @@ def scene_row(
     s_t, s_q = 0.0, 0.0
     if isinstance(loss, LearnedPoseLoss):
         s_t, s_q = float(loss.s_t[head].detach()), float(loss.s_q[head].detach())
-    return SceneRow(
+    row = SceneRow(
         name=scene.name,
         # The same for the same training, however often it is finished.
         uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{backbone_id}/{scene.name}")),
@@ -139,7 +143,7 @@ def scene_row(
         s_q=s_q,
         **feature_statistics(feature_SF)._asdict(),
         acceptance_threshold=threshold,
-        held_out=held_out.errors if held_out else None,
+        held_out=None,
         frames=len(members),
         box_low=low,
         box_high=high,
@@ -148,3 +152,4 @@ def scene_row(
         provenance={"format": scene.format, "seed": str(trainer.config.seed)},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+    return row if held_out is None else calibrated(row, held_out)

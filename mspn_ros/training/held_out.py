@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from mspn_ros import metrics
+from mspn_ros.inference.familiarity import sighting_sign
 from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.landmark_head import LandmarkHead
@@ -22,15 +22,16 @@ from mspn_ros.training.samples import Samples
 _BATCH = 64
 # Median absolute deviation of a normal distribution in standard deviations.
 _MAD = 0.6745
-# Median of the chi-squared distribution with three degrees of freedom.
-_CHI2_HALF = 2.366
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """One scene's validation: errors with the scene known, and how the scene was named.
 
-    ``position_B`` and ``rotation_deg_B`` are the errors of each frame.
+    ``position_B`` and ``rotation_deg_B`` are the errors of each frame, ``position_error_B3`` and
+    ``turn_B3`` the same as vectors in the scene's axes (unit, rad). ``covariance_B66`` is the
+    head's own, ``sighting_B`` the sign of inference/familiarity.py, None for heads without;
+    ``feature_BF`` are the pooled features, on the CPU.
     """
 
     scene: str
@@ -39,6 +40,11 @@ class HeldOut:
     confidence_B: Array
     position_B: Array
     rotation_deg_B: Array
+    position_error_B3: Array
+    turn_B3: Array
+    covariance_B66: Array | None
+    sighting_B: Array | None
+    feature_BF: Tensor
 
     @property
     def mean_log_error(self) -> float:
@@ -83,12 +89,14 @@ def _crops(backbone: Backbone, samples: Samples, index_B: Tensor, device: torch.
 
 
 class _Answers(NamedTuple):
-    """What a network says of samples, on the CPU; the last two as ``Reading`` has them."""
+    """What a network says of samples, on the CPU; the last ones as heads give them, or None."""
 
     logits_SN: Tensor
     pose_SP: Tensor
+    feature_SF: Tensor
     start_SP: Tensor | None
     covariance_S66: Tensor | None
+    sighting_S: Tensor | None
 
 
 @torch.no_grad()
@@ -97,6 +105,8 @@ def _answers(
 ) -> _Answers:
     network.eval()
     said: list[Prediction] = []
+    signs: list[Tensor | None] = []
+    pooled: list[Tensor] = []
     size = network.backbone.architecture.crop
     for index_B in torch.split(torch.arange(len(samples)), _BATCH):
         rays = None
@@ -104,9 +114,12 @@ def _answers(
             rays = samples.central_rays(index_B, size, network.grid).to(device)
         scene_B = samples.scene_S[index_B].to(device)
         if features is None:
-            found = network(_crops(network.backbone, samples, index_B, device), scene_B, rays)
+            own = network.backbone(_crops(network.backbone, samples, index_B, device))
         else:
-            found = network.read_out(features.of(index_B.to(device)), scene_B, rays)
+            own = features.of(index_B.to(device))
+        found = network.read_out(own, scene_B, rays)
+        pooled.append(own.pooled_BF.float())
+        signs.append(sighting_sign(found.reading))
         # Votes and sightings of a whole split would fill the memory.
         kept = found.reading._replace(votes=None, sightings=None, seen=None)
         said.append(found._replace(reading=kept))
@@ -115,7 +128,11 @@ def _answers(
     return _Answers(
         torch.cat([part.logits_BN for part in said]).cpu(),
         torch.cat([part.pose_BP for part in said]).cpu(),
-        *(None if joined is None else joined.cpu() for joined in (starts, covariances)),
+        torch.cat(pooled).cpu(),
+        *(
+            None if found is None else found.cpu()
+            for found in (starts, covariances, _joined(signs))
+        ),
     )
 
 
@@ -169,70 +186,54 @@ def judge(
     covariance = None
     if answers.covariance_S66 is not None:
         covariance = coding.decode_covariance(answers.covariance_S66, samples.scene_S).numpy()
+    sighting = None if answers.sighting_S is None else answers.sighting_S.numpy()
     result = []
     for scene, name in enumerate(names):
         index = samples.of_scene(scene)
         if not len(index):
             continue
-        errors = held_out_errors(
-            position[index].numpy(),
-            quaternion[index].numpy(),
-            samples.position_S3[index].numpy(),
-            samples.quaternion_S4[index].numpy(),
-            None if covariance is None else covariance[index],
-        )
         right = probability[index].argmax(1) == scene
         confidence = probability[index, scene].double().numpy()
-        off = metrics.position_error(position[index].numpy(), samples.position_S3[index].numpy())
-        turned = metrics.rotation_error_deg(
-            quaternion[index].numpy(), samples.quaternion_S4[index].numpy()
+        truth = samples.position_S3[index].numpy(), samples.quaternion_S4[index].numpy()
+        off_B3 = position[index].numpy() - truth[0]
+        turn_B3 = metrics.turn_vector(quaternion[index].numpy(), truth[1])
+        off = metrics.position_error(position[index].numpy(), truth[0])
+        turned = metrics.rotation_error_deg(quaternion[index].numpy(), truth[1])
+        result.append(
+            HeldOut(
+                scene=name,
+                errors=held_out_errors(off, turned, off_B3, turn_B3),
+                scene_accuracy=float(right.double().mean()),
+                confidence_B=confidence,
+                position_B=off,
+                rotation_deg_B=turned,
+                position_error_B3=off_B3,
+                turn_B3=turn_B3,
+                covariance_B66=None if covariance is None else covariance[index],
+                sighting_B=None if sighting is None else sighting[index],
+                feature_BF=answers.feature_SF[index],
+            )
         )
-        accuracy = float(right.double().mean())
-        result.append(HeldOut(name, errors, accuracy, confidence, off, turned))
     return result
 
 
 def held_out_errors(
-    position_N3: Array,
-    quaternion_N4: Array,
-    true_position_N3: Array,
-    true_quaternion_N4: Array,
-    covariance_N66: Array | None = None,
+    position_N: Array, rotation_deg_N: Array, position_error_N3: Array, turn_N3: Array
 ) -> HeldOutErrors:
-    """Medians, and robust per-axis variances for the covariance of answers.
-
-    With the covariances that the head itself gave, also by how much they are too small.
+    """Medians, and robust per-axis variances, which training/calibration.py makes better.
 
     (median |error| / 0.6745)^2 estimates the variance of the bulk of answers: outliers of pose
     regression are gross and would swamp a mean of squares.
     """
-    turn = Rotation.from_quat(quaternion_N4) * Rotation.from_quat(true_quaternion_N4).inv()
-    position_error = np.abs(position_N3 - true_position_N3)
-    factors = None
-    if covariance_N66 is not None:
-        factors = (
-            _too_small(position_N3 - true_position_N3, covariance_N66[:, :3, :3]),
-            _too_small(turn.as_rotvec(), covariance_N66[:, 3:, 3:]),
-        )
 
     def variance(error_N3: Array) -> tuple[float, float, float]:
-        x, y, z = np.maximum((np.median(error_N3, axis=0) / _MAD) ** 2, 1e-12)
+        x, y, z = np.maximum((np.median(np.abs(error_N3), axis=0) / _MAD) ** 2, 1e-12)
         return float(x), float(y), float(z)
 
-    distance = metrics.position_error(position_N3, true_position_N3)
-    angle = metrics.rotation_error_deg(quaternion_N4, true_quaternion_N4)
     return HeldOutErrors(
-        frames=len(position_N3),
-        median_position=metrics.median_error(distance),
-        median_rotation_deg=metrics.median_error(angle),
-        position_variance=variance(position_error),
-        rotation_variance=variance(np.abs(turn.as_rotvec())),
-        own_factors=factors,
+        frames=len(position_N),
+        median_position=metrics.median_error(position_N),
+        median_rotation_deg=metrics.median_error(rotation_deg_N),
+        position_variance=variance(position_error_N3),
+        rotation_variance=variance(turn_N3),
     )
-
-
-def _too_small(error_N3: Array, covariance_N33: Array) -> float:
-    """By how much covariances must grow for half of the errors to lie where half of them should."""
-    solved_N3 = np.linalg.solve(covariance_N33, error_N3[..., None])[..., 0]
-    normalised_N = (error_N3 * solved_N3).sum(1)
-    return max(float(np.median(normalised_N)) / _CHI2_HALF, 1e-6)
