@@ -133,6 +133,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="also print what the mean training pose, perfect retrieval, retrieval and ridge "
         "regression reach; features of BACKBONE, frozen (default: the model's, ImageNet weights)",
     )
+    parser.add_argument(
+        "--strangers",
+        nargs="+",
+        default=[],
+        metavar="SCENES",
+        help="places that the model does not know: how many of their frames it takes for a scene",
+    )
     _json(parser)
     _output(parser, "runs/evaluate")
 

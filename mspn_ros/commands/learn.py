@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mspn_ros.datasets.base import SceneData
     from mspn_ros.evaluation.answers import Table
     from mspn_ros.inference.localizer import Localizer
+    from mspn_ros.metrics import CovarianceScore
     from mspn_ros.training.loop import Trainer
     from mspn_ros.training.watch import Step
 
@@ -134,15 +136,26 @@ def _held_out_note(score: dict[str, Any]) -> str:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Table, JSON, plots and TUM files of a model on a split."""
     from mspn_ros.datasets.scene_set import load_scene_set
-    from mspn_ros.evaluation.answers import make_table, write_json, write_trajectories
+    from mspn_ros.evaluation.answers import (
+        covariance_scores,
+        make_table,
+        write_json,
+        write_trajectories,
+    )
     from mspn_ros.evaluation.baselines import TITLES
     from mspn_ros.evaluation.evaluate import evaluate as run
     from mspn_ros.evaluation.plots import plot_errors, plot_tracks
     from mspn_ros.evaluation.report import HEADER, comparison_cells, markdown_table, table_cells
+    from mspn_ros.evaluation.strangers import HEADER as STRANGER_HEADER
+    from mspn_ros.evaluation.strangers import ask_strangers, check_strangers, plot_strangers
 
+    if arguments.strangers and arguments.oracle:
+        raise ConfigError("--strangers asks whether the model knows a place: leave --oracle out")
     output = make_folder(arguments.output)
     localizer = open_localizer(arguments)
     scenes = load_scene_set(arguments.data)
+    strangers = load_scene_set(arguments.strangers) if arguments.strangers else []
+    check_strangers(localizer, strangers)
     baselines = _baselines(arguments, localizer, scenes)
     with progress_bar("evaluating") as update:
         answers, bad = run(localizer, scenes, arguments.split, arguments.oracle, update)
@@ -155,6 +168,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     print_table(title, HEADER, table_cells(table))
     result = table.to_json()
     markdown = {title: markdown_table(HEADER, table_cells(table))}
+    _covariance_table(covariance_scores(answers, rows), result, markdown)
+    if strangers:
+        with progress_bar("strangers") as update:
+            found, _ = ask_strangers(localizer, answers, strangers, arguments.split, update)
+        heading = f"strangers, with {100 * found.true_accepts:.1f} % of own frames let in"
+        print_table(heading, STRANGER_HEADER, found.cells())
+        result["strangers"] = found.to_json()
+        markdown[heading] = markdown_table(STRANGER_HEADER, found.cells())
+        plot_strangers(found, output / "strangers.png")
     if baselines:
         result["baselines"] = {name: table.to_json() for name, table in baselines.items()}
         titled = {TITLES[name]: table for name, table in baselines.items()}
@@ -169,6 +191,22 @@ def evaluate(arguments: argparse.Namespace) -> int:
     write_trajectories(answers, output / "trajectories")
     notes.print(f"plots, tables and trajectories: {output}")
     return 0
+
+
+def _covariance_table(
+    scores: list[CovarianceScore], result: dict[str, Any], markdown: dict[str, str]
+) -> None:
+    """Printed, and put into the result and the tables; nothing without an answer."""
+    from mspn_ros.evaluation.report import COVARIANCE_HEADER, covariance_cells, markdown_table
+
+    result["covariance"] = {}
+    for score in scores:
+        fields = asdict(score)
+        result["covariance"][fields.pop("scene")] = fields
+    if scores:
+        heading = "covariances; squared errors are normalized, 2.37 and 3 if they are as said"
+        print_table(heading, COVARIANCE_HEADER, covariance_cells(scores))
+        markdown[heading] = markdown_table(COVARIANCE_HEADER, covariance_cells(scores))
 
 
 def _baselines(

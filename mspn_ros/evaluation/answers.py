@@ -185,6 +185,34 @@ def make_table(
     )
 
 
+def covariance_scores(
+    answers: Sequence[Answer], rows: Sequence[SceneRow]
+) -> list[metrics.CovarianceScore]:
+    """How far covariances can be trusted, of the frames that were answered as their own scene.
+
+    In the frame that poses are published in. Scenes without such frames are left out.
+    """
+    known = {row.name: row for row in rows}
+    scores = []
+    for scene, group in by_scene(answers).items():
+        errors, turns, covariances = [], [], []
+        for answer in group:
+            estimate, truth = answer.estimate, answer.pose
+            if estimate.scene != scene or estimate.covariance is None or scene not in known:
+                continue
+            assert truth is not None
+            assert estimate.position is not None
+            assert estimate.quaternion is not None
+            truth = _in_map(truth, known[scene])
+            errors.append(estimate.position - truth.position)
+            turns.append(metrics.turn_vector(estimate.quaternion, truth.quaternion))
+            covariances.append(estimate.covariance)
+        if errors:
+            arrays = np.array(errors), np.array(turns), np.array(covariances)
+            scores.append(metrics.score_covariance(scene, *arrays))
+    return scores
+
+
 def write_trajectories(answers: Sequence[Answer], folder: Path) -> list[Path]:
     """TUM files ``<scene>_estimated.tum`` and ``<scene>_true.tum`` of the answered frames.
 

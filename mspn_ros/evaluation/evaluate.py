@@ -67,6 +67,17 @@ def evaluate(
                 "Name the data as the model does: --data name=path."
             )
     frames = evaluation_frames(scenes, split)
+    return answer_frames(localizer, frames, oracle, progress, min_confidence)
+
+
+def answer_frames(
+    localizer: Localizer,
+    frames: Sequence[Frame],
+    oracle: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    min_confidence: float | None = None,
+) -> tuple[list[Answer], list[BadFrame]]:
+    """As ``evaluate``, of frames of any place; with ``oracle`` of scenes that are known."""
     answers: list[Answer] = []
     bad: list[BadFrame] = []
     for first in range(0, len(frames), _BATCH):

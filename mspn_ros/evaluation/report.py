@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mspn_ros.evaluation.answers import Answer, Table, by_scene, scene_errors
-from mspn_ros.metrics import SceneScore
+from mspn_ros.metrics import CovarianceScore, SceneScore
 from mspn_ros.records import ImageHW3, MspnError, SceneRow
 
 _STYLE = """
@@ -60,6 +60,31 @@ def _cells(score: SceneScore) -> tuple[str, ...]:
         f"{number(score.percent_of_extent, '.1f')} %",
         f"{number(score.median_rotation_deg, '.2f')}°",
     )
+
+
+COVARIANCE_HEADER = (
+    "scene",
+    "frames",
+    "position in 95 % region",
+    "its squared error (median, mean)",
+    "rotation in 95 % region",
+    "its squared error (median, mean)",
+)
+
+
+def covariance_cells(scores: Sequence[CovarianceScore]) -> list[tuple[str, ...]]:
+    """The rows of a table under COVARIANCE_HEADER."""
+    return [
+        (
+            score.scene,
+            str(score.frames),
+            f"{100 * score.position_coverage:.1f} %",
+            f"{score.position_median:.2f}, {score.position_mean:.2f}",
+            f"{100 * score.rotation_coverage:.1f} %",
+            f"{score.rotation_median:.2f}, {score.rotation_mean:.2f}",
+        )
+        for score in scores
+    ]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
