@@ -100,7 +100,7 @@ PARAMETERS = (
     NodeParameter(
         "min_confidence",
         -1.0,
-        "Least probability of a scene for a pose to be given; negative takes each scene's own.",
+        "Least confidence for a pose to be given; negative takes each scene's own threshold.",
         bounds=(-1.0, 1.0),
         changeable=True,
     ),
