@@ -125,7 +125,6 @@ def plot_strangers(found: Strangers, path: Path) -> Path:
         axes[0, 0].hist(confidence_N, edges, weights=weights, histtype="step", label=name, **style)
     axes[0, 0].set(xlabel="confidence", ylabel="share of frames", yscale="log", ylim=(1e-3, 1.1))
     axes[0, 0].legend(fontsize=8)
-    axes[0, 1].plot([], [])  # strangers have the same colours in both
     for name, confidence_N in found.strange.items():
         limits = np.unique(np.concatenate((found.own, confidence_N, [np.inf])))[::-1]
         let_in = [(confidence_N[:, None] >= limits).mean(0), (found.own[:, None] >= limits).mean(0)]
