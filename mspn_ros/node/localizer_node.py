@@ -18,20 +18,15 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.model_watch import ModelWatch
-from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node import NAMESPACE, NODE_NAME
-from mspn_ros.node.camera_info import CameraListener
 from mspn_ros.node.diagnostics import DiagnosticsReport, NodeStatus, image_source
-from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause, stamp_to_ns
+from mspn_ros.node.frames import Frames
 from mspn_ros.node.outputs import Outputs, image_qos
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
 from mspn_ros.node.reloading import Reloading
@@ -39,11 +34,7 @@ from mspn_ros.node.worker import NewestFrameWorker
 from mspn_ros.paths import package_file
 from mspn_ros.records import (
     ConfigError,
-    ImageHW3,
-    Intrinsics,
     MspnError,
-    PoseEstimate,
-    RosError,
     listing,
 )
 
@@ -67,10 +58,7 @@ class LocalizerNode(LifecycleNode):
         self._subscription: Any = None
         self._message_type: Any = Image
         self._camera = ""
-        self._cameras: CameraListener | None = None
-        self._scene = ""
-        self._filter = SceneFilter(0.0)
-        self._unscaled: set[str] = set()
+        self._frames: Frames | None = None
         self._logged_at_s: dict[str, float] = {}
         self._worker = NewestFrameWorker(self._process, self._log_bug)
         self._report = DiagnosticsReport()
@@ -98,7 +86,7 @@ class LocalizerNode(LifecycleNode):
         self._stop_frames()
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._localizer = self._reloading = None
+        self._outputs = self._localizer = self._reloading = self._frames = None
 
     # Transitions. rclpy swallows their exceptions, hence _guarded.
 
@@ -155,6 +143,7 @@ class LocalizerNode(LifecycleNode):
             raise
         self._localizer = localizer
         self._outputs = Outputs(self)
+        self._frames = Frames(self, localizer, self._outputs, self._log_throttled)
         self._reloading = Reloading(self, localizer, watch, self._take_in)
         self.get_logger().info(
             f"{self._model_text()}: {len(localizer.scenes)} scenes, engine={localizer.engine} "
@@ -164,11 +153,11 @@ class LocalizerNode(LifecycleNode):
     def _activate(self) -> None:
         assert self._outputs is not None
         assert self._localizer is not None
+        assert self._frames is not None
         topic, transport = read_parameter(self, "image_topic"), read_parameter(self, "transport")
         if transport == "auto":
             transport = "compressed" if topic.endswith("/compressed") else "raw"
         self._message_type = CompressedImage if transport == "compressed" else Image
-        self._filter = SceneFilter(0.0)
         self._worker.start()
         # raw: rclpy would end the node over a message that cannot be deserialized, and an
         # overtaken frame need not be deserialized at all.
@@ -180,17 +169,9 @@ class LocalizerNode(LifecycleNode):
             raw=True,
         )
         self._camera = self._subscription.topic_name
-        self._listen_to_cameras()
+        self._frames.begin(self._message_type, self._camera)
         self._outputs.publish_catalogue(self._localizer.scenes)
         self.get_logger().info(f"active: {transport} images from {self._camera}")
-
-    def _listen_to_cameras(self) -> None:
-        """A model that does not read cameras neither listens nor complains of what they say."""
-        reads = self._localizer is not None and self._localizer.reads_cameras
-        if reads and self._cameras is None and self._subscription is not None:
-            topic = read_parameter(self, "image_topic")
-            beside = camera_info_topic(read_parameter(self, "camera_info_topic"), topic)
-            self._cameras = CameraListener(self, beside, topic, image_qos("best_effort"))
 
     def _take_in(self) -> None:
         """Tell of the scenes that a reload has left in service; on the reload's thread, since a
@@ -199,87 +180,27 @@ class LocalizerNode(LifecycleNode):
         outputs, localizer, executor = self._outputs, self._localizer, self.executor
         if outputs is not None and localizer is not None and self._subscription is not None:
             outputs.publish_catalogue(localizer.scenes)
-            if localizer.reads_cameras and self._cameras is None and executor is not None:
+            if executor is not None:
                 # Subscriptions are the executor's.
-                executor.create_task(self._listen_to_cameras)
+                executor.create_task(self._renew_frames)
+
+    def _renew_frames(self) -> None:
+        if self._frames is not None and self._subscription is not None:
+            self._frames.renew()
 
     def _stop_frames(self) -> None:
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
             self._subscription = None
-        if self._cameras is not None:
-            self._cameras.close()
-            self._cameras = None
+        if self._frames is not None:
+            self._frames.end()
         self._worker.stop()
 
     # Frames, on the worker's thread.
 
     def _process(self, serialized: bytes) -> str | None:
-        localizer, outputs = self._localizer, self._outputs
-        if localizer is None or outputs is None:
-            return "inactive"
-        header, cause = Header(), "malformed_message"
-        try:
-            message = deserialize_message(serialized, self._message_type)
-            header, cause = message.header, rejection_cause(message)
-            image = decode_image(message)
-            cause = "inference_error"
-            estimate = self._localize(localizer, image, stamp_to_ns(header.stamp) / 1e9)
-            if estimate.known and not pose_is_finite(estimate):
-                cause = "non_finite_pose"
-                raise RosError(f"scene {estimate.scene!r} gave a pose with NaN; train it anew")
-        # Everything, since a driver may raise anything (out of GPU memory): the node goes on.
-        except Exception as error:
-            reason = str(error).partition("\n")[0]
-            if not isinstance(error, MspnError):
-                reason = f"{type(error).__name__}: {reason}"
-            outputs.publish_rejection(header, self._camera, cause, reason)
-            self._log_throttled(cause, f"frame on {self._camera} rejected ({cause}): {reason}")
-            return cause
-        self._scene = estimate.scene
-        scale = self._metres_per_unit(estimate)
-        axes = read_parameter(self, "pose_axes")
-        outputs.publish_estimate(header, self._camera, estimate, scale, axes)
-        return None
-
-    def _localize(self, localizer: Localizer, image: ImageHW3, stamp_s: float) -> PoseEstimate:
-        scene, minimum = read_parameter(self, "scene"), read_parameter(self, "min_confidence")
-        stay_s = read_parameter(self, "scene_filter")
-        if stay_s != self._filter.stay_s or scene:
-            self._filter = SceneFilter(stay_s)
-        [estimate] = localizer.localize(
-            [image],
-            scene=scene or None,
-            min_confidence=minimum if minimum >= 0 else None,
-            cameras=[self._intrinsics(image)],
-            prior=self._filter.prior(stamp_s, len(localizer.rows)),
-            min_margin=read_parameter(self, "min_margin"),
-        )
-        self._filter.take(stamp_s, estimate.probabilities)
-        return estimate
-
-    def _intrinsics(self, image: ImageHW3) -> Intrinsics | None:
-        listener = self._cameras
-        if listener is None:
-            return None
-        camera = listener.camera(image.shape[0], image.shape[1])
-        if listener.trouble:
-            self._log_throttled("camera_info", self._camera_trouble(listener))
-        return camera
-
-    def _camera_trouble(self, listener: CameraListener) -> str:
-        return (
-            f"{listener.topic} is not used: {listener.trouble}; the camera of the training frames "
-            "stands in"
-        )
-
-    def _metres_per_unit(self, estimate: PoseEstimate) -> float:
-        if estimate.metres_per_unit is not None:
-            return estimate.metres_per_unit
-        if estimate.scene not in self._unscaled:
-            self._unscaled.add(estimate.scene)
-            self.get_logger().warning(_unscaled_text(estimate.scene))
-        return 1.0
+        frames = self._frames
+        return frames.process(serialized) if frames is not None else "inactive"
 
     def _log_throttled(self, key: str, text: str) -> None:
         now_s = time.monotonic()
@@ -320,19 +241,16 @@ class LocalizerNode(LifecycleNode):
         return response
 
     def _publish_diagnostics(self) -> None:
-        localizer = self._localizer
-        warnings = [_unscaled_text(name) for name in sorted(self._unscaled)]
+        localizer, frames = self._localizer, self._frames
+        warnings = frames.warnings if frames is not None else []
         if localizer is not None and not read_parameter(self, "model"):
             warnings.append(f"{self._model_text()}; set the parameter model")
             self._log_throttled("demo", warnings[-1])
-        listener = self._cameras
-        if listener is not None and listener.trouble:
-            warnings.append(self._camera_trouble(listener))
         status = NodeStatus(
             name=self.get_fully_qualified_name(),
             state=self._state_machine.current_state[1],
             model=str(self._model_dir()),
-            scene=self._scene,
+            scene=frames.scene if frames is not None else "",
             pose_axes=read_parameter(self, "pose_axes"),
             failure=self.failure,
             warnings=tuple(warnings),
@@ -345,8 +263,8 @@ class LocalizerNode(LifecycleNode):
             status.refused = localizer.refused
         if self._reloading is not None:
             status.reload_trouble = self._reloading.trouble
-        if listener is not None:
-            status.camera_info = listener.in_use
+        if frames is not None:
+            status.camera_info = frames.camera_in_use
         if self._subscription is not None:
             reliable = read_parameter(self, "image_qos") == "reliable"
             status.source = image_source(self, self._camera, self._message_type, reliable)
@@ -359,10 +277,3 @@ def _require_scene(scenes: Sequence[SceneInfo], name: str) -> None:
     names = [scene.name for scene in scenes]
     if name and name not in names:
         raise ConfigError(f"parameter scene: {name!r} is not in the bank; it has {listing(names)}")
-
-
-def _unscaled_text(scene: str) -> str:
-    return (
-        f"scene {scene!r} has no known scale: its positions are in its own unit, not metres; "
-        "set metres_per_unit when training it"
-    )
