@@ -42,8 +42,9 @@ class NewScene:
     """What came of one scene and one way to add it.
 
     Errors are medians on the test split with the scene told; ``seconds``, ``cpu_seconds`` (of all
-    threads: other work on the machine hardly counts) and ``bytes`` are what adding it took. ``others_moved``: the largest change of another scene's pose, in its unit, the
-    scene told; ``others_error``: their median errors over what they were before (geometric mean).
+    threads: other work on the machine hardly counts) and ``bytes`` are what adding it took.
+    ``others_moved``: the largest change of another scene's pose, in its unit, the scene told;
+    ``others_error``: their median errors over what they were before (geometric mean).
     ``others_changed``: the share of their frames that are named otherwise, or become unknown.
     ``restored``: whether all decisions are as before once the scene is removed. None where it
     does not apply.
