@@ -14,6 +14,7 @@ from PIL import Image as PilImage
 
 from mspn_ros.cli import main
 from mspn_ros.datasets.scene_set import load_scene_set
+from mspn_ros.inference import confusion as confusion_module
 from mspn_ros.inference.confusion import confusion
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.adapter_head import AdaptedLandmarkHead, AdapterHead
@@ -287,9 +288,7 @@ def test_estimated_confusion_is_what_correlated_features_show(model):
 
 
 def test_a_new_scene_learns_to_be_told_from_its_likeliest_rivals_only(model, walk, monkeypatch):
-    from mspn_ros.training import new_scene
-
-    monkeypatch.setattr(new_scene, "_RIVALS", 1)
+    monkeypatch.setattr(confusion_module, "MOST_RIVALS", 1)
     (scene,) = load_scene_set([f"attic={walk}"])
     settings = NewSceneConfig(views=100, epochs=1, device="cpu", cache="none")
     adder = SceneAdder(model, scene, settings)

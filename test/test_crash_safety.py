@@ -19,7 +19,7 @@ import pytest
 from bank_writer import made_row, state_of
 
 from mspn_ros.records import ModelError
-from mspn_ros.store import scene_bank
+from mspn_ros.store import bank_file
 from mspn_ros.store.backbone_file import BACKBONE_FILE
 from mspn_ros.store.files import read_tensors, write_whole
 from mspn_ros.store.scene_bank import SceneBank
@@ -211,7 +211,7 @@ def test_many_writers_at_once_lose_nothing(writers, model, tmp_path):
 
 
 def test_a_lock_held_too_long_is_an_error_with_a_remedy(writers, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_bank, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(bank_file, "BUSY_TIMEOUT_S", 0.2)
     log = tmp_path / "log"
     pid = writers.start(bank_writer.hold_the_lock, model, log, 600)
     begun(log)

@@ -27,7 +27,8 @@ from mspn_ros.network.backbone import Architecture
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import Intrinsics, ModelError
 from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone, save_backbone
-from mspn_ros.store.scene_bank import BANK_FILE, SceneBank
+from mspn_ros.store.bank_file import BANK_FILE
+from mspn_ros.store.scene_bank import SceneBank
 
 # 1,000 are tried by MSPN_DAMAGES=1000.
 CASES = int(os.environ.get("MSPN_DAMAGES", "500"))

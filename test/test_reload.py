@@ -17,7 +17,8 @@ from mspn_ros.inference.model_reader import UnsettledError
 from mspn_ros.inference.model_watch import BACKBONE, BANK, ModelWatch
 from mspn_ros.records import ConfigError, ModelError
 from mspn_ros.store.backbone_file import BACKBONE_FILE
-from mspn_ros.store.scene_bank import BANK_FILE, SceneBank
+from mspn_ros.store.bank_file import BANK_FILE
+from mspn_ros.store.scene_bank import SceneBank
 
 PICTURES = [
     np.asarray(

@@ -226,6 +226,7 @@ def merge_scenes(arguments: argparse.Namespace) -> int:
 
 def _take_in(model: Path, rows: Sequence[SceneRow]) -> None:
     """Check rows against the model, store them, and say which scenes may be confused."""
+    from mspn_ros.inference.confusion import likeliest_rivals
     from mspn_ros.inference.fit import RowFit
     from mspn_ros.store.backbone_file import load_backbone
     from mspn_ros.store.scene_bank import SceneBank
@@ -235,12 +236,15 @@ def _take_in(model: Path, rows: Sequence[SceneRow]) -> None:
     for row in rows:
         fit.check(row)
     _require_bank(model)
+    present: dict[int, SceneRow] = {}
     with SceneBank(model, read_only=False) as bank:
-        present, _ = fit.sort(bank.read().rows)
+        for row in rows:
+            rivals = likeliest_rivals(bank, identity, row.feature_mean.astype(float))
+            present |= {rival.id: rival for rival in rivals}
         stored = bank.add_all(rows)
     for row in stored:
         console.print(f"{row.name}: scene {row.id} of {model}", highlight=False)
-    tell_confusions(stored, present)
+    tell_confusions(stored, list(present.values()))
 
 
 def tell_confusions(new: Sequence[SceneRow], present: Sequence[SceneRow]) -> None:
@@ -262,7 +266,7 @@ def tell_confusions(new: Sequence[SceneRow], present: Sequence[SceneRow]) -> Non
 
 def _require_bank(model: Path) -> None:
     """A writer makes the bank where there is none: a mistyped path must not get one."""
-    from mspn_ros.store.scene_bank import BANK_FILE
+    from mspn_ros.store.bank_file import BANK_FILE
 
     if not (model / BANK_FILE).is_file():
         raise ModelError(f"{model / BANK_FILE}: no scene bank; check --model")

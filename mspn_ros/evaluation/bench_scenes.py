@@ -25,8 +25,9 @@ from mspn_ros.network.backbone import Architecture, Backbone
 from mspn_ros.network.heads import make_head
 from mspn_ros.records import ConfigError, HeldOutErrors, ImageHW3, SceneRow
 from mspn_ros.store.backbone_file import BACKBONE_FILE, save_backbone
+from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.row_format import row_bytes
-from mspn_ros.store.scene_bank import BANK_FILE, SceneBank
+from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.feature_statistics import feature_statistics
 
 DEFAULT_SCENES = (1, 10, 1000, 10_000, 100_000)

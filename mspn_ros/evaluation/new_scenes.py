@@ -25,8 +25,9 @@ from mspn_ros.metrics import SceneScore
 from mspn_ros.network.heads import HeadKind
 from mspn_ros.records import ConfigError, MspnError
 from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone
+from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.row_format import row_bytes
-from mspn_ros.store.scene_bank import BANK_FILE, SceneBank
+from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.new_scene import FULL_EPOCHS, NewSceneConfig, SceneAdder
 
 # What a row can be; the paper fine-tunes everything, and joint training is what all is held to.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from mspn_ros.records import SceneRow
+from mspn_ros.records import Array, ModelError, SceneRow
+from mspn_ros.store.scene_bank import SceneBank
+
+MOST_RIVALS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,28 @@ def confusion(row: SceneRow, other: SceneRow) -> Confusion:
     if spread == 0:
         return Confusion(row.name, other.name, 0.5 * float(1 + np.sign(mean)))
     return Confusion(row.name, other.name, 0.5 * math.erfc(-mean / spread / math.sqrt(2)))
+
+
+def likeliest_rivals(bank: SceneBank, backbone_id: str, feature_F: Array) -> list[SceneRow]:
+    """Of an open bank's rows those that a feature is likeliest to be named like, by their logits.
+
+    Of many thousands few are at all like a scene; only these are read. Damaged rows, and those of
+    another backbone, serve nobody and are passed over.
+
+    Raises:
+        ModelError: the bank cannot be read.
+    """
+    index = bank.index()
+    own = [i for i, name in enumerate(index.backbone_id) if name == backbone_id]
+    weights = b"".join(index.classifier[i] for i in own)
+    weight_NF = np.frombuffer(weights, "<f4").reshape(len(own), len(feature_F))
+    bias_N = np.array([index.classifier_bias[i] for i in own])
+    likeliest = np.argsort(-(weight_NF @ feature_F + bias_N), kind="stable")[:MOST_RIVALS]
+    rivals = []
+    for i in sorted(likeliest):
+        with suppress(ModelError):
+            rivals.append(bank.row(index.name[own[i]]))
+    return rivals
 
 
 def confusions(new: Sequence[SceneRow], present: Sequence[SceneRow]) -> list[Confusion]:

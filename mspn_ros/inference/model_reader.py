@@ -14,9 +14,9 @@ from mspn_ros.inference.read_out import ReadOut
 from mspn_ros.inference.served_rows import EmptyBankError, ServedRows
 from mspn_ros.records import ModelError, listing
 from mspn_ros.store.backbone_file import BACKBONE_FILE
+from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.bank_index import BankIndex
 from mspn_ros.store.files import file_stamp
-from mspn_ros.store.scene_bank import BANK_FILE
 
 # Seconds that a file must stay as it is before rows in service are given up for damage in it.
 _SETTLED_S = 0.5

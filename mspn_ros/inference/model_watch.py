@@ -7,8 +7,8 @@ import sqlite3
 from pathlib import Path
 
 from mspn_ros.store.backbone_file import BACKBONE_FILE
+from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.files import file_stamp
-from mspn_ros.store.scene_bank import BANK_FILE
 
 BANK, BACKBONE = "bank", "backbone"
 

@@ -1,21 +1,17 @@
 """``scenes.db``: the scene bank, one SQLite row per scene.
 
-SQLite because adding or removing a scene is one transaction, a crash loses nothing, a running
-node can watch it, and a copied file opens. ``journal_mode=DELETE`` and not WAL, which could not be
-opened from a read-only folder.
+The file itself: bank_file.py. What a row is: row_format.py.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mspn_ros.records import ModelError, SceneRow, listing
+from mspn_ros.store.bank_file import SQLITE_ERRORS, STORED, BankFile, text_of
 from mspn_ros.store.bank_index import RECORD, BankIndex, damaged, make_index
 from mspn_ros.store.row_format import (
     CHECKSUMS,
@@ -28,24 +24,10 @@ from mspn_ros.store.row_format import (
     unpack_row,
 )
 
-BANK_FILE = "scenes.db"
-BUSY_TIMEOUT_S = 10.0
-APPLICATION_ID = 0x4D53504E  # "MSPN"
-FORMAT = 2
-
-_STORED = INDEX_COLUMNS | CHECKSUMS | COLUMNS
-_SCHEMA = (
-    "CREATE TABLE scenes (id INTEGER PRIMARY KEY AUTOINCREMENT, "
-    + ", ".join(f"{name} {kind}" for name, kind in _STORED.items())
-    + ")"
-)
 _ALL = ", ".join(("id", *COLUMNS, "checksum"))
 # Before anything is fetched: a blob from a stranger may be a gigabyte.
 _INDEX_SIZE = " + ".join(f"coalesce(length({name}), 0)" for name in INDEX_COLUMNS)
 _SIZE = " + ".join(f"coalesce(length({name}), 0)" for name in COLUMNS)
-_IDS = "SELECT id FROM scenes NOT INDEXED ORDER BY id"
-# SQLite's own index of the second UNIQUE column.
-_NAMES_BY_INDEX = "SELECT {} FROM scenes INDEXED BY sqlite_autoindex_scenes_2 ORDER BY name"
 # Above all rows that ever were. SQLite keeps the highest id beside the table; a second note of it
 # outlives a damaged first one.
 _NEXT_ID = (
@@ -54,20 +36,6 @@ _NEXT_ID = (
 )
 _FORGET_ID = "DELETE FROM sqlite_sequence WHERE name IS NOT 'scenes'"
 _NOTE_ID = "INSERT INTO sqlite_sequence VALUES ('scenes, noted again', ?)"
-
-# Where SQLite quotes a damaged file in a message, that may be no UTF-8.
-_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-# By the start of SQLite's name for the error; the first that fits.
-_REMEDIES = {
-    "SQLITE_BUSY": f"another process has been writing for {BUSY_TIMEOUT_S:.0f} s; try again when "
-    "it is done, or end it",
-    "SQLITE_READONLY_ROLLBACK": "a writer was interrupted and its change must be undone first: "
-    "run 'mspn scenes list' on it as a user who may write to the folder",
-    "SQLITE_READONLY": "get the right to write to the file and its folder, or copy the model",
-    "SQLITE_FULL": "free space; the bank is as it was",
-    "SQLITE_IOERR": "check the disk and its free space; the bank is as it was",
-    "SQLITE_CANTOPEN": "check the path and the rights to the file and its folder",
-}
 
 
 @dataclass(frozen=True)
@@ -78,131 +46,12 @@ class BankContent:
     refused: dict[str, str]
 
 
-def _text(content: bytes) -> str:
-    return content.decode(errors="surrogateescape")
-
-
 class ChangedRowError(ModelError):
     """A row is not what it was when the index was read: the bank has changed since."""
 
 
-class SceneBank:
-    """An open scene bank; a context manager.
-
-    Writers take the lock at once (``BEGIN IMMEDIATE``) and wait for each other; readers see whole
-    transactions only.
-    """
-
-    def __init__(self, model_dir: Path, read_only: bool = True, kept: bool = False) -> None:
-        """Open ``model_dir``'s bank; a writer creates it where it is missing.
-
-        ``kept``: a reader that stays open while the file may be replaced.
-
-        Raises:
-            ModelError: missing, no SQLite file, or another schema than this version's.
-        """
-        self.path = model_dir / BANK_FILE
-        if read_only and not self.path.is_file():
-            raise ModelError(f"{self.path}: no scene bank; make one with 'mspn train'")
-        # A reader too must undo the half of a change that a killed writer left, or it could not
-        # read: SQLite opens what this process may not write as read-only by itself.
-        mode = "rw" if read_only else "rwc"
-        if kept:
-            # But not from a file that is no longer there by this name: SQLite would take the
-            # journal of the one that is there now for its own, and delete it under its writer.
-            SceneBank(model_dir).close()
-            mode = "ro"
-        try:
-            self._db = sqlite3.connect(
-                f"{self.path.resolve().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            # Bytes that are no UTF-8 shall damage their row, not the reading of all.
-            self._db.text_factory = _text
-            self._db.execute("PRAGMA trusted_schema=OFF")
-            self._db.execute("PRAGMA cell_size_check=ON")
-            self._db.execute("PRAGMA synchronous=FULL")
-            if read_only:
-                self._db.execute("PRAGMA query_only=ON")
-            else:
-                self._db.execute("PRAGMA journal_mode=DELETE")
-                self._create()
-            self._check_schema()
-            if not read_only:
-                self._check_pages()
-        except _SQLITE_ERRORS as error:
-            raise self._failed("cannot be opened as a scene bank", error) from error
-
-    def __enter__(self) -> SceneBank:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; the object is of no use afterwards."""
-        self._db.close()
-
-    def wait_at_most(self, seconds: float) -> None:
-        """For other processes' locks, from now on, instead of BUSY_TIMEOUT_S."""
-        self._db.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
-
-    def _create(self) -> None:
-        with self._transaction():
-            if not self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                self._db.execute(_SCHEMA)
-                self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version={FORMAT}")
-
-    def _check_schema(self) -> None:
-        # A bank from strangers could carry triggers or views that run on our queries.
-        objects = self._db.execute(
-            "SELECT sql FROM sqlite_master WHERE name <> 'sqlite_sequence' AND sql IS NOT NULL"
-        ).fetchall()
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if objects != [(_SCHEMA,)] or version != FORMAT:
-            raise ModelError(
-                f"{self.path}: its schema (format {version}) is not that of a scene bank of "
-                f"format {FORMAT}; make the model anew or use the version that wrote it"
-            )
-
-    def _check_pages(self) -> None:
-        """Before writing: a damaged list of free pages would lead to writing over rows."""
-        found = [str(line) for (line,) in self._db.execute("PRAGMA integrity_check(20)")]
-        pages = [line for line in found if line.startswith("*** in database")]
-        # What is wrong inside one row is that row's matter: it can be removed.
-        indexes = [line for line in found if line != "ok" and " value in " not in line]
-        missing = self._missing(set(self._ids())) if indexes and not pages else {}
-        if pages or missing:
-            reason = " ".join((*pages, *missing.values())[0].split())
-            raise ModelError(
-                f"{self.path}: its pages are damaged ({reason:.200}), nothing is written to it; "
-                "copy the bank anew, or 'mspn scenes export' what 'mspn scenes list' still reads"
-            )
-        if indexes:
-            # A name or uuid has been damaged, in the table or in its index: the table decides.
-            with self._writing():
-                self._db.execute("REINDEX scenes")
-
-    @contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-        self._db.execute(begin)
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            # After a full disk SQLite has rolled back by itself.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+class SceneBank(BankFile):
+    """Reads and writes the rows of a bank."""
 
     def rows(self) -> list[SceneRow]:
         """All scenes in the order of their ids, from one consistent snapshot.
@@ -229,24 +78,11 @@ class SceneBank:
                 for scene_id in ids:
                     try:
                         content.rows.append(self._row(scene_id))
-                    except (ModelError, *_SQLITE_ERRORS) as error:
+                    except (ModelError, *SQLITE_ERRORS) as error:
                         content.refused[f"row {scene_id}"] = str(error)
-        except _SQLITE_ERRORS as error:
+        except SQLITE_ERRORS as error:
             raise self._failed("cannot be read", error) from error
         return content
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """What is read within sees the bank as it is now; writers wait.
-
-        Raises:
-            ModelError: the file cannot be read.
-        """
-        try:
-            with self._transaction("BEGIN"):
-                yield
-        except _SQLITE_ERRORS as error:
-            raise self._failed("cannot be read", error) from error
 
     def index(self) -> BankIndex:
         """The first columns of all rows, checked; heads are not read.
@@ -261,10 +97,10 @@ class SceneBank:
             self._db.text_factory = str  # quicker
             records = self._db.execute(f"{select} ORDER BY id").fetchall()
             (count,) = self._db.execute("SELECT count(*) FROM scenes").fetchone()
-        except _SQLITE_ERRORS:
+        except SQLITE_ERRORS:
             records, count = [], -1
         finally:
-            self._db.text_factory = _text
+            self._db.text_factory = text_of
         if len(records) != count:
             # Damaged pages, texts that are none, huge rows: the others stay in service.
             records, unread = self._read_singly(f"{select} AND id = ?")
@@ -277,7 +113,7 @@ class SceneBank:
         records, unread = [], {}
         try:
             ids = self._ids()
-        except _SQLITE_ERRORS as error:
+        except SQLITE_ERRORS as error:
             raise self._failed("cannot be read", error) from error
         for scene_id in ids:
             try:
@@ -285,7 +121,7 @@ class SceneBank:
                 records += found
                 if not found:
                     unread[f"row {scene_id}"] = self._too_large(scene_id)
-            except _SQLITE_ERRORS as error:
+            except SQLITE_ERRORS as error:
                 unread[f"row {scene_id}"] = f"{self.path}: row {scene_id} cannot be read ({error})"
         return records, unread
 
@@ -304,7 +140,7 @@ class SceneBank:
         """
         try:
             found = self._fetched(scene_id)
-        except _SQLITE_ERRORS as error:
+        except SQLITE_ERRORS as error:
             raise ModelError(
                 f"{self.path}: row {scene_id} cannot be read ({error}); copy the bank anew"
             ) from error
@@ -313,32 +149,6 @@ class SceneBank:
                 f"{self.path}: row {scene_id} has changed since the bank was opened; reload it"
             )
         return self._checked(*found)
-
-    def _ids(self) -> list[int]:
-        """Of all rows in the table; damage to its pages can show a row twice."""
-        return list(dict.fromkeys(i for (i,) in self._db.execute(_IDS)))
-
-    def _missing(self, ids: Container[int | str]) -> dict[str, str]:
-        """What is wrong with rows, by what they are called, that only the index of names has.
-
-        Damage to a page of the table can take rows away without a trace in it. ``ids``: the rows
-        that are known, by id or by what they are called.
-        """
-        try:
-            listed = self._db.execute(_NAMES_BY_INDEX.format("id")).fetchall()
-            if any(i not in ids and f"row {i}" not in ids for (i,) in listed):
-                listed = self._db.execute(_NAMES_BY_INDEX.format("id, name")).fetchall()
-            else:
-                listed = []  # names of a whole bank are not even read
-        except _SQLITE_ERRORS as error:
-            reason = f"its index of names is damaged ({error}), so that rows may be missing"
-            return {"index": f"{self.path}: {reason}; copy the bank anew"}
-        return {
-            f"row {scene_id}": f"{self.path}: row {scene_id} ({name!r:.80}) is in the index of "
-            "names, but not in the table; copy the bank anew"
-            for scene_id, name in listed
-            if scene_id not in ids and f"row {scene_id}" not in ids
-        }
 
     def _checked(self, scene_id: int, *values: Any) -> SceneRow:
         columns, checksum = values[:-1], values[-1]
@@ -364,7 +174,7 @@ class SceneBank:
         (scene_id,) = self._db.execute(_NEXT_ID).fetchone()
         if scene_id > 2**31 - 1:
             raise ModelError(f"{self.path}: scene ids are used up; make the bank anew")
-        marks = ", ".join("?" * (1 + len(_STORED)))
+        marks = ", ".join("?" * (1 + len(STORED)))
         try:
             self._db.execute(
                 f"INSERT INTO scenes (id, {', '.join((*COLUMNS, *CHECKSUMS))}) VALUES ({marks})",
@@ -428,7 +238,7 @@ class SceneBank:
         """
         try:
             return self._row(self._id_of(name))
-        except _SQLITE_ERRORS as error:
+        except SQLITE_ERRORS as error:
             raise self._failed("cannot be read", error) from error
 
     def _row(self, scene_id: int) -> SceneRow:
@@ -460,23 +270,6 @@ class SceneBank:
             known = listing(self.names()).encode(errors="backslashreplace").decode()
             raise ModelError(f"{self.path}: no scene {name!r}; it has {known}")
         return int(found[0])
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            with self._transaction():
-                yield
-        except _SQLITE_ERRORS as error:
-            raise self._failed("cannot be written", error) from error
-
-    def _failed(self, what: str, error: Exception) -> ModelError:
-        """What SQLite says, with a remedy."""
-        name = getattr(error, "sqlite_errorname", "")
-        # The right to the file, but not to its journal, shows as SQLITE_CANTOPEN.
-        if name == "SQLITE_CANTOPEN" and Path(f"{self.path}-journal").exists():
-            name = "SQLITE_READONLY_ROLLBACK"
-        remedy = next((text for start, text in _REMEDIES.items() if name.startswith(start)), None)
-        return ModelError(f"{self.path}: {what} ({error}); {remedy or 'copy it anew'}")
 
     def _taken(self, row: SceneRow) -> ModelError:
         return ModelError(

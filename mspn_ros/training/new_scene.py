@@ -10,7 +10,6 @@ import json
 import math
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.datasets.base import SceneData
+from mspn_ros.inference.confusion import likeliest_rivals
 from mspn_ros.network.adapter_head import AdaptedLandmarkHead
 from mspn_ros.network.backbone import Features
 from mspn_ros.network.heads import HeadKind
@@ -43,8 +43,6 @@ FULL_EPOCHS = 10
 # A later pass is kept if its errors are at most a tenth larger than the best ones: held-out blocks
 # are few frames, and nearer to the training frames than what comes.
 _AS_GOOD = 0.1
-# Rows of the bank that a new scene learns to be told from: of many thousands few are like it.
-_RIVALS = 256
 
 
 @dataclass(frozen=True)
@@ -280,7 +278,8 @@ class SceneAdder:
     def _row(self, views: FeatureViews, held_out: HeldOut | None) -> SceneRow:
         trainer, val = self.trainer, self._val_features
         every_MF = views.features.pooled_BF.float()
-        self.rivals = self._find_rivals(every_MF.mean(0).numpy())
+        with SceneBank(self.model) as bank:
+            self.rivals = likeliest_rivals(bank, self.identity, every_MF.mean(0).numpy())
         weight_F, bias = fit_classifier_row(every_MF, self.rivals, self.settings.seed)
         trainer.network.classifier.rows.set_row(
             0, {"weight": weight_F[None], "bias": torch.tensor([bias])}
@@ -291,22 +290,6 @@ class SceneAdder:
         feature_SF = every_MF[: len(trainer.train_samples)]
         row = scene_row(trainer, 0, self.identity, feature_SF, held_out)
         return replace(row, uuid=str(uuid.uuid4()))
-
-    def _find_rivals(self, feature_F: Array) -> list[SceneRow]:
-        """Of the bank's rows those that the scene is likeliest to be taken for, by their logits."""
-        with SceneBank(self.model) as bank:
-            index = bank.index()
-            own = [i for i, name in enumerate(index.backbone_id) if name == self.identity]
-            weights = b"".join(index.classifier[i] for i in own)
-            weight_NF = np.frombuffer(weights, "<f4").reshape(len(own), len(feature_F))
-            bias_N = np.array([index.classifier_bias[i] for i in own])
-            likeliest = np.argsort(-(weight_NF @ feature_F + bias_N), kind="stable")[:_RIVALS]
-            rivals = []
-            for i in sorted(likeliest):
-                # A damaged row serves nobody, and cannot be told from.
-                with suppress(ModelError):
-                    rivals.append(bank.row(index.name[own[i]]))
-            return rivals
 
     def _confidence(self, feature_SF: Tensor, weight_F: Tensor, bias: float) -> Array:
         """Probabilities of the new scene beside all others."""
