@@ -433,7 +433,10 @@ def test_a_node_takes_in_every_change_under_load_and_no_answer_is_missing_or_wro
     print(counted, {k: round(v, 2) for k, v in states.delays_s.items()})
     assert counted["rejected"] == 0
     assert counted["answered"] == sum(record.processed for record in records)
-    assert counted["answered"] + counted["overtaken"] == counted["received"] == len(records)
+    assert counted["answered"] + counted["overtaken"] == counted["received"]
+    # A subscription of depth 1 keeps the newest only: on a busy machine the middleware may drop a
+    # frame before Python takes it. A reload that holds up the node would lose a dozen.
+    assert 0 <= len(records) - counted["received"] <= 3
     assert max(Counter(map(len, client.collector._answers.values()))) == 1
     for record, picture, (_, published_s) in zip(records, stream.asked, stream.sent, strict=True):
         if record.processed:

@@ -9,6 +9,7 @@ A lifecycle node, ``localizer`` in namespace ``mspn`` unless remapped, that brin
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -141,6 +142,10 @@ class LocalizerNode(LifecycleNode):
         except BaseException:
             watch.close()
             raise
+        # A full collection goes through all that torch and ROS have imported, half a second in
+        # which every thread stands still; a reload would set it off while frames come.
+        gc.collect()
+        gc.freeze()
         self._localizer = localizer
         self._outputs = Outputs(self)
         self._frames = Frames(self, localizer, self._outputs, self._log_throttled)
