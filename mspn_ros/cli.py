@@ -43,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     _output(demo, "runs/demo")
     _add_train(add("train", "Learn a backbone and a scene bank.", learn.train))
     text = "Add a scene to a model, on its frozen backbone."
-    add_scene.add_scene_arguments(add("add-scene", text, add_scene.add_scene))
+    adding = add("add-scene", text, add_scene.add_scene)
+    add_scene.add_scene_arguments(adding)
+    _set(adding, "head=linear views=4000; with --mode full, settings of training")
     _add_evaluate(add("evaluate", "Judge a model on a dataset's split.", learn.evaluate))
     _add_explain(add("explain", "Draw what answers to images are made of.", learn.explain))
     _add_replay(add("replay", "Run a bag through a model, offline or live over DDS.", run.replay))
@@ -93,14 +95,16 @@ def _split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="which frames (default test)")
 
 
-def _set(parser: argparse.ArgumentParser) -> None:
+def _set(
+    parser: argparse.ArgumentParser, example: str = "epochs=10 optimizer.head_lr=1e-3"
+) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="override settings, as in epochs=10 optimizer.head_lr=1e-3",
+        help=f"override settings, as in {example}",
     )
 
 

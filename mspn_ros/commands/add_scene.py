@@ -36,14 +36,6 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         "fine-tune the backbone as well, as the paper does, into a new model of this scene alone",
     )
     parser.add_argument("--output", type=Path, help="folder of the run of --mode full")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override settings, as in head=linear views=4000; of --mode full, those of training",
-    )
 
 
 def add_scene(arguments: argparse.Namespace) -> int:
