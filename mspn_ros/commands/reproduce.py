@@ -80,7 +80,15 @@ def _figure(tables: Tables, what: str, more: list[str], output: Path) -> dict[st
 
 
 def _new_scenes(tables: Tables, text: list[str]) -> list[dict[str, Any]]:
-    from mspn_ros.evaluation.new_scenes import FULL, HEADER, JOINT, KINDS, NewScenes, table_cells
+    from mspn_ros.evaluation.new_scenes import (
+        FULL,
+        HEADER,
+        JOINT,
+        KINDS,
+        NewScenes,
+        plot_new_scenes,
+        table_cells,
+    )
     from mspn_ros.evaluation.report import markdown_table
 
     result = []
@@ -95,6 +103,8 @@ def _new_scenes(tables: Tables, text: list[str]) -> list[dict[str, Any]]:
         title = f"each scene added to a model of the others; seed {seed}"
         print_table(title, HEADER, table_cells(found))
         text.append(f"### {title}\n\n{markdown_table(HEADER, table_cells(found))}")
+        picture = plot_new_scenes(found, tables.experiment.root / f"new_scenes_seed{seed}.png")
+        console.print(f"{NEW_SCENES}: {picture}", highlight=False, soft_wrap=True)
         result += [{"seed": seed, **asdict(entry)} for entry in found]
     return result
 

@@ -20,6 +20,7 @@ from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.answers import Answer, make_table, write_json
 from mspn_ros.evaluation.evaluate import evaluate
 from mspn_ros.evaluation.paper.runs import PRESET, Experiment, Run
+from mspn_ros.evaluation.plots import new_figure, save_figure
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.metrics import SceneScore
 from mspn_ros.network.heads import HeadKind
@@ -292,3 +293,22 @@ def _cells(entry: NewScene, joint: NewScene | None) -> tuple[str, ...]:
 
 def _errors(entry: NewScene) -> tuple[float | None, float | None]:
     return entry.median_position, entry.median_rotation_deg
+
+
+def plot_new_scenes(found: Sequence[NewScene], path: Path) -> Path:
+    """Errors of each way over those of joint training, scene by scene; position, then rotation."""
+    joint = {entry.scene: entry for entry in found if entry.way == JOINT}
+    scenes = list(joint)
+    figure, axes = new_figure(2, 1, 5.5, 3.6)
+    for axis, key in zip(axes[0], ("median_position", "median_rotation_deg"), strict=True):
+        for way in dict.fromkeys(entry.way for entry in found if entry.way != JOINT):
+            errors = {entry.scene: getattr(entry, key) for entry in found if entry.way == way}
+            there = [s for s in scenes if errors.get(s) is not None and getattr(joint[s], key)]
+            ratios = [errors[scene] / getattr(joint[scene], key) for scene in there]
+            axis.plot([scenes.index(s) for s in there], ratios, "o", ms=7, label=way, alpha=0.85)
+        axis.axhline(1, color="k", lw=0.8)
+        axis.set(yscale="log", ylabel=f"{key.split('_')[1]} error / joint training's")
+        axis.set_xticks(range(len(scenes)), scenes, rotation=20)
+        axis.grid(alpha=0.3, which="both")
+    axes[0, 0].legend(fontsize=8)
+    return save_figure(figure, path)
