@@ -286,3 +286,27 @@ def test_ratios_are_geometric_means_over_shared_scenes():
     assert ratio(cells, "without_*", "a") == pytest.approx((0.5, 1.0))
     assert ratio(cells, "a", "nobody") is None
     assert mean_cell([Cell(1.0, 2.0, 0.5), Cell(3.0, 4.0, 1.0)]) == Cell(2.0, 3.0, 0.75)
+
+
+def test_each_scene_is_added_to_a_model_of_the_others_and_once_only(command, tmp_path, capsys):
+    arguments, _ = command
+    asked = ["reproduce", "new-scenes", *arguments[:-1], str(tmp_path / "out")]
+    assert main(asked) == 0
+    found = json.loads((tmp_path / "out" / "reproduce.json").read_text())["new-scenes"]
+    ways = ("joint", "linear", "adapter", "full")
+    assert [(e["scene"], e["way"]) for e in found] == [(s, w) for s in SCENES for w in ways]
+    for entry in found:
+        assert entry["median_position"] > 0
+        if entry["way"] in ("linear", "adapter"):
+            # Bit for bit: nothing of the others may change.
+            assert entry["others_moved"] == 0
+            assert entry["restored"] is True
+            assert 0 < entry["bytes"] < 65_536
+        if entry["way"] == "full":
+            assert entry["others_moved"] > 0
+    assert (tmp_path / "out" / "new_scenes_seed0.png").is_file()
+    assert "| fire | adapter |" in (tmp_path / "out" / "reproduce.md").read_text()
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert "adding" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "reproduce.json").read_text())["new-scenes"] == found

@@ -80,15 +80,7 @@ def _figure(tables: Tables, what: str, more: list[str], output: Path) -> dict[st
 
 
 def _new_scenes(tables: Tables, text: list[str]) -> list[dict[str, Any]]:
-    from mspn_ros.evaluation.new_scenes import (
-        FULL,
-        HEADER,
-        JOINT,
-        KINDS,
-        NewScenes,
-        plot_new_scenes,
-        table_cells,
-    )
+    from mspn_ros.evaluation.new_scenes import HEADER, NewScenes, plot_new_scenes, table_cells
     from mspn_ros.evaluation.report import markdown_table
 
     result = []
@@ -99,7 +91,7 @@ def _new_scenes(tables: Tables, text: list[str]) -> list[dict[str, Any]]:
             seed,
             lambda text: notes.print(f"adding {text}", highlight=False),
         )
-        found = told.run((JOINT, *KINDS, FULL))
+        found = told.run()
         title = f"each scene added to a model of the others; seed {seed}"
         print_table(title, HEADER, table_cells(found))
         text.append(f"### {title}\n\n{markdown_table(HEADER, table_cells(found))}")

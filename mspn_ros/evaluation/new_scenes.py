@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from mspn_ros.evaluation.paper.runs import PRESET, Experiment, Run
 from mspn_ros.evaluation.plots import new_figure, save_figure
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.metrics import SceneScore
+from mspn_ros.network.backbone import Architecture
 from mspn_ros.network.heads import HeadKind
 from mspn_ros.records import ConfigError, MspnError
 from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone
@@ -31,8 +32,7 @@ from mspn_ros.store.row_format import row_bytes
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.new_scene import FULL_EPOCHS, NewSceneConfig, SceneAdder
 
-# What a row can be; the paper fine-tunes everything, and joint training is what all is held to.
-KINDS: tuple[HeadKind, ...] = ("linear", "landmarks", "adapted_landmarks")
+# The paper fine-tunes everything, and joint training is what all is held to.
 FULL = "full"
 JOINT = "joint"
 # Poses of the other scenes are compared on every so manieth of their test frames.
@@ -68,6 +68,13 @@ class NewScene:
     restored: bool | None = None
 
 
+def head_kinds(architecture: Architecture) -> tuple[HeadKind, ...]:
+    """What a row can be behind such a backbone."""
+    if architecture.descriptor_features:
+        return ("linear", "landmarks", "adapted_landmarks")
+    return ("linear", "adapter") if architecture.cells == "none" else ("linear", "dense")
+
+
 class NewScenes:
     """The experiment; ``tell`` hears what is being done."""
 
@@ -83,12 +90,14 @@ class NewScenes:
             raise ConfigError(f"{len(names)} scenes are too few to leave one out; give 3 or more")
         self.experiment, self.names, self.seed, self.tell = experiment, tuple(names), seed, tell
 
-    def run(self, ways: Sequence[str]) -> list[NewScene]:
+    def run(self) -> list[NewScene]:
         """All scenes by all ways; those of earlier calls are read back.
 
         Raises:
             MspnError: a run fails.
         """
+        architecture = self.experiment.config(Run(PRESET, self.names, self.seed)).architecture
+        ways = (JOINT, *head_kinds(architecture), FULL)
         return [self._judged(scene, way) for scene in self.names for way in ways]
 
     def base(self, scene: str) -> Run:
@@ -111,7 +120,7 @@ class NewScenes:
         elif way == FULL:
             found = self._full(scene, model)
         else:
-            found = self._row(scene, way, model)
+            found = self._row(scene, cast(HeadKind, way), model)
         write_json(path, asdict(found))
         return found
 
@@ -138,9 +147,9 @@ class NewScenes:
             others_error=_worse(before, after, model),
         )
 
-    def _row(self, scene: str, way: str, model: Path) -> NewScene:
+    def _row(self, scene: str, way: HeadKind, model: Path) -> NewScene:
         data, device = self.experiment.scenes[scene], self.experiment.device
-        settings = NewSceneConfig(head=_kind(way), seed=self.seed, device=device)
+        settings = NewSceneConfig(head=way, seed=self.seed, device=device)
         work = model.with_name(f"add-{scene}-{way}")
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(model, work)
@@ -177,13 +186,6 @@ class NewScenes:
 
     def _others(self, scene: str) -> list[SceneData]:
         return [self.experiment.scenes[name] for name in self.names if name != scene]
-
-
-def _kind(way: str) -> HeadKind:
-    for kind in KINDS:
-        if kind == way:
-            return kind
-    raise ConfigError(f"{way!r} is no way to add a scene; known are {', '.join(KINDS)}, full")
 
 
 def _from_result(scene: str, way: str, score: dict[str, Any]) -> NewScene:
