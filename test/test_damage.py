@@ -30,8 +30,8 @@ from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone, save_back
 from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.scene_bank import SceneBank
 
-# 1,000 are tried by MSPN_DAMAGES=1000.
-CASES = int(os.environ.get("MSPN_DAMAGES", "500"))
+# MSPN_DAMAGES=100 tries fewer.
+CASES = int(os.environ.get("MSPN_DAMAGES", "1000"))
 # Of one case, on a busy machine.
 PATIENCE_S = 60
 SCENES = ("hall", "lab", "attic", "cellar", "garage", "office", "kitchen")
