@@ -4,6 +4,7 @@ what is printed beside the paper's numbers."""
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from mspn_ros.cli import main
 from mspn_ros.datasets.scene_set import load_scene_set
+from mspn_ros.evaluation import new_scenes
 from mspn_ros.evaluation.paper.published import Cell, published
 from mspn_ros.evaluation.paper.runs import Experiment, Run
 from mspn_ros.evaluation.paper.settings import AS_PAPER, AS_PRESET, PAPER_SETTINGS
@@ -288,7 +290,9 @@ def test_ratios_are_geometric_means_over_shared_scenes():
     assert mean_cell([Cell(1.0, 2.0, 0.5), Cell(3.0, 4.0, 1.0)]) == Cell(2.0, 3.0, 0.75)
 
 
-def test_each_scene_is_added_to_a_model_of_the_others_and_once_only(command, tmp_path, capsys):
+def test_each_scene_is_added_to_a_model_of_the_others_and_once_only(
+    command, tmp_path, capsys, monkeypatch
+):
     arguments, _ = command
     asked = ["reproduce", "new-scenes", *arguments[:-1], str(tmp_path / "out")]
     assert main(asked) == 0
@@ -310,3 +314,8 @@ def test_each_scene_is_added_to_a_model_of_the_others_and_once_only(command, tmp
     assert main(asked) == 0
     assert "adding" not in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "reproduce.json").read_text())["new-scenes"] == found
+    # Other defaults than those that a result was made by make another result.
+    usual = new_scenes.NewSceneConfig
+    monkeypatch.setattr(new_scenes, "NewSceneConfig", partial(usual, views=1000))
+    assert main(asked) == 0
+    assert "adding fire: linear" in capsys.readouterr().err

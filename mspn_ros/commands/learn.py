@@ -171,7 +171,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     _covariance_table(covariance_scores(answers, rows), result, markdown)
     if strangers:
         with progress_bar("strangers") as update:
-            found, _ = ask_strangers(localizer, answers, strangers, arguments.split, update)
+            found, unread = ask_strangers(localizer, answers, strangers, arguments.split, update)
+        for frame in unread:
+            notes.print(f"left out: {frame.reason}", style="yellow", highlight=False)
         heading = f"strangers, with {100 * found.true_accepts:.1f} % of own frames let in"
         print_table(heading, STRANGER_HEADER, found.cells())
         result["strangers"] = found.to_json()

@@ -6,6 +6,7 @@ once; so is each added row kept once it is judged.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -30,6 +31,7 @@ from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone
 from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.row_format import row_bytes
 from mspn_ros.store.scene_bank import SceneBank
+from mspn_ros.training.checkpoint import data_digest
 from mspn_ros.training.new_scene import FULL_EPOCHS, NewSceneConfig, SceneAdder
 
 # The paper fine-tunes everything, and joint training is what all is held to.
@@ -107,7 +109,7 @@ class NewScenes:
     def _judged(self, scene: str, way: str) -> NewScene:
         base = self.base(scene)
         self.experiment.result(base)
-        path = self.experiment.folder(base) / f"add-{scene}-{way}.json"
+        path = self.experiment.folder(base) / f"add-{scene}-{way}-{self._digest(scene)}.json"
         if path.is_file():
             try:
                 return NewScene(**json.loads(path.read_text()))
@@ -123,6 +125,12 @@ class NewScenes:
             found = self._row(scene, cast(HeadKind, way), model)
         write_json(path, asdict(found))
         return found
+
+    def _digest(self, scene: str) -> str:
+        """Eight digits of what decides a result besides the base model: settings and the scene."""
+        settings = asdict(NewSceneConfig(seed=self.seed))
+        text = json.dumps([settings, data_digest([self.experiment.scenes[scene]])], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def _joint(self, scene: str) -> NewScene:
         result = self.experiment.result(Run(PRESET, self.names, self.seed))

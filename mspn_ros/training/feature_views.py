@@ -24,12 +24,8 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class FeatureViews:
-    """Of M views, on the CPU: features in half precision, targets (M, P), and what ``Batch`` has.
+    """Of M views, on the CPU: half-precision features, targets (M, P), and what ``Batch`` has."""
 
-    ``index_M`` are the views' samples.
-    """
-
-    index_M: Tensor
     features: Features
     target_MP: Tensor
     ray_MC3: Tensor | None
@@ -37,7 +33,7 @@ class FeatureViews:
     sights: Sights | None
 
     def __len__(self) -> int:
-        return len(self.index_M)
+        return len(self.target_MP)
 
     def of(self, index_B: Tensor) -> FeatureViews:
         """Some of the views, their features in float32."""
@@ -45,7 +41,7 @@ class FeatureViews:
         sights = self.sights and Sights(*(part[index_B] for part in self.sights))
         features = self.features.of(index_B).float()
         target_BP = self.target_MP[index_B]
-        return FeatureViews(self.index_M[index_B], features, target_BP, ray_MC3, seen_MC, sights)
+        return FeatureViews(features, target_BP, ray_MC3, seen_MC, sights)
 
     def to(self, device: torch.device) -> FeatureViews:
         """On another device."""
@@ -57,7 +53,7 @@ class FeatureViews:
         sights = self.sights and Sights(*(part.to(device) for part in self.sights))
         features = self.features.each(lambda part: part.to(device))
         target_MP = self.target_MP.to(device)
-        return FeatureViews(self.index_M, features, target_MP, ray_MC3, seen_MC, sights)
+        return FeatureViews(features, target_MP, ray_MC3, seen_MC, sights)
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[FeatureViews]:
         """All views once, in random order."""
@@ -90,7 +86,6 @@ def cache_views(trainer: Trainer, views: int, tell: Progress | None = None) -> F
             if tell:
                 tell(view * len(samples) + int(batch.index_B[-1]) + 1, views * len(samples))
     return FeatureViews(
-        torch.cat([part.index_M for part in parts]),
         Features.joined([part.features for part in parts]),
         torch.cat([part.target_MP for part in parts]),
         _joined([part.ray_MC3 for part in parts]),
@@ -107,7 +102,7 @@ def _kept(backbone: Backbone, batch: Batch, reads: Sequence[str]) -> FeatureView
     kept = features.only(reads).each(lambda part: part.half().cpu())
     ray, seen = (None if part is None else part.cpu() for part in (batch.ray_BC3, batch.seen_BC))
     sights = batch.sights and Sights(*(part.cpu() for part in batch.sights))
-    return FeatureViews(batch.index_B, kept, batch.target_BP.cpu(), ray, seen, sights)
+    return FeatureViews(kept, batch.target_BP.cpu(), ray, seen, sights)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.inference.confusion import likeliest_rivals
 from mspn_ros.network.adapter_head import AdaptedLandmarkHead
-from mspn_ros.network.backbone import Features
+from mspn_ros.network.backbone import Features, backbone_identity
 from mspn_ros.network.heads import HeadKind
 from mspn_ros.network.landmark_head import LandmarkHead
 from mspn_ros.paths import config_file
@@ -149,7 +149,7 @@ class SceneAdder:
         """
         settings.check()
         self.model, self.settings = model, settings
-        _, self.identity, _ = load_backbone(model)
+        config = one_scene_config(model)
         self.rivals: list[SceneRow] = []
         with SceneBank(model) as bank:
             taken = scene.name in bank.names()
@@ -158,7 +158,6 @@ class SceneAdder:
                 f"{model}: scene {scene.name!r} is there already; remove or rename it first, or "
                 "give another name=PATH"
             )
-        config = one_scene_config(model)
         config = replace(
             config,
             head=settings.head or config.head,
@@ -170,6 +169,7 @@ class SceneAdder:
         )
         check_config(config)
         self.trainer = Trainer(config, [scene], watch)
+        self.identity = backbone_identity(self.trainer.network.backbone)
         self._val_features: Features | None = None
 
     def learn(

@@ -10,9 +10,9 @@ from typing import Any
 from mspn_ros.evaluation.paper.published import Cell, Cells, published
 from mspn_ros.evaluation.paper.runs import Experiment, Run
 from mspn_ros.records import ConfigError
+from mspn_ros.training.new_scene import FULL_EPOCHS
 
-# After so many epochs a new scene "typically" has converged (section 5.4).
-TRANSFER_EPOCHS = 10
+TRANSFER_EPOCHS = FULL_EPOCHS
 ALL_SCENES = "all_scenes"
 
 
