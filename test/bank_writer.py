@@ -111,6 +111,10 @@ def replace_forever(model: Path, log: int, seed: int) -> None:
         _say(log, {"done": number})
 
 
+# That add and remove at the same time.
+WRITERS = 4
+
+
 def add_and_remove(model: Path, log: int, seed: int) -> None:
     """Twenty scenes of its own, of which every second one goes again."""
     for i in range(20):
@@ -120,6 +124,14 @@ def add_and_remove(model: Path, log: int, seed: int) -> None:
             _say(log, {"id": stored.id, "uuid": row.uuid})
             if i % 2:
                 bank.remove(row.name)
+        # Or one could be done before the next begins.
+        while i == 0 and not _all_have_begun(model):
+            time.sleep(0.001)
+
+
+def _all_have_begun(model: Path) -> bool:
+    with SceneBank(model) as bank:
+        return {f"writer {w} scene 0" for w in range(1, WRITERS + 1)} <= set(bank.names())
 
 
 def fill_up(model: Path, log: int, seed: int) -> None:

@@ -190,7 +190,7 @@ def test_what_killed_writers_left_is_removed_by_the_next(tmp_path):
 
 
 def test_many_writers_at_once_lose_nothing(writers, model, tmp_path):
-    logs = [tmp_path / f"log{i}" for i in range(1, 5)]
+    logs = [tmp_path / f"log{i}" for i in range(1, bank_writer.WRITERS + 1)]
     pids = [
         writers.start(bank_writer.add_and_remove, model, log, i)
         for i, log in enumerate(logs, start=1)
