@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mspn_ros.inference.cell_rays import Shot
-from mspn_ros.inference.engines import Engine, TorchEngine
+from mspn_ros.inference.engine_choice import make_engine
 from mspn_ros.inference.fit import RowFit
 from mspn_ros.network.backbone import Features
 from mspn_ros.records import ImageHW3, Intrinsics
@@ -18,17 +18,18 @@ from mspn_ros.store.backbone_file import load_backbone
 class LoadedBackbone:
     """Everything of a model but its rows; never changed once it is made."""
 
-    def __init__(self, model_dir: Path, device: torch.device) -> None:
-        """Read ``model_dir``'s backbone.
+    def __init__(self, model_dir: Path, device: torch.device, engine: str) -> None:
+        """Read ``model_dir``'s backbone; ``engine`` is a name or auto.
 
         Raises:
             ModelError: see ``load_backbone``.
+            ConfigError: see ``make_engine``.
         """
         backbone, self.identity, self.provenance = load_backbone(model_dir)
         self.device = device
         self.architecture, self.grids = backbone.architecture, backbone.grids
         self.fit = RowFit(backbone, self.identity)
-        self.engine: Engine = TorchEngine(backbone, device)
+        self.engine, self.engine_reason = make_engine(engine, backbone, device)
 
     def features(
         self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None

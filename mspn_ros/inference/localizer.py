@@ -11,7 +11,8 @@ import numpy as np
 
 from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
-from mspn_ros.inference.engines import choose_device
+from mspn_ros.inference.engine_names import AUTO, check_engine_name
+from mspn_ros.inference.engines import beside, choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
 from mspn_ros.inference.familiarity import confidence_of, growth_of
 from mspn_ros.inference.model_reader import ModelReader
@@ -40,7 +41,11 @@ class Localizer:
     """
 
     def __init__(
-        self, model_dir: Path, device: str = "auto", whole_bytes: int = WHOLE_BYTES
+        self,
+        model_dir: Path,
+        device: str = "auto",
+        whole_bytes: int = WHOLE_BYTES,
+        engine: str = AUTO,
     ) -> None:
         """Load a model directory; prefer :meth:`load`.
 
@@ -48,30 +53,35 @@ class Localizer:
 
         Raises:
             ModelError: the directory, backbone or bank is missing, damaged or foreign.
-            ConfigError: no such device.
+            ConfigError: no such device, or the engine does not run there.
         """
+        check_engine_name(engine)
         self.model_dir = model_dir
-        self.device, why = choose_device(device)
-        self.engine_reason = f"{self.device}: {why}"
+        self.device, self._device_reason = choose_device(device)
         self.bank_version = 1
         self._reading = threading.Lock()
-        self._reader = ModelReader(model_dir, self.device, whole_bytes)
+        self._reader = ModelReader(model_dir, self.device, engine, whole_bytes)
         self._model = self._reader.read(None)
 
     @classmethod
     def load(
-        cls, model_dir: Path, device: str = "auto", whole_bytes: int = WHOLE_BYTES
+        cls,
+        model_dir: Path,
+        device: str = "auto",
+        whole_bytes: int = WHOLE_BYTES,
+        engine: str = AUTO,
     ) -> Localizer:
         """Load ``model_dir`` (backbone.safetensors, scenes.db) onto ``device`` and warm up.
 
-        ``device``: auto (CUDA where there is one), cpu, cuda, cuda:N. A bank of more than
+        ``device``: auto (CUDA where there is one), cpu, cuda, cuda:N. ``engine``: auto (the fastest
+        that is as good as exact there) or one of ``engine_names.ENGINES``. A bank of more than
         ``whole_bytes`` is opened by its classifier, heads are read on demand (``ServedRows``).
 
         Raises:
             ModelError: the directory, backbone or bank is missing, damaged or foreign.
-            ConfigError: no such device.
+            ConfigError: no such device, or the engine does not run there.
         """
-        return cls(Path(model_dir), device, whole_bytes)
+        return cls(Path(model_dir), device, whole_bytes, engine)
 
     def reload(self, patient: bool = False) -> Reloaded:
         """Read the model anew; on an error backbone and rows that were in service stay.
@@ -118,6 +128,12 @@ class Localizer:
     def engine(self) -> str:
         """What runs the backbone."""
         return self._model.backbone.engine.name
+
+    @property
+    def engine_reason(self) -> str:
+        """Which device, which engine, and why these."""
+        reason = self._model.backbone.engine_reason
+        return f"{self.device}: {self._device_reason}; {self.engine}: {reason}"
 
     @property
     def refused(self) -> dict[str, str]:
@@ -192,10 +208,11 @@ class Localizer:
             return [PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)] * len(images)
         index = model.read_out.index
         places = {index[name]: more for name, more in (prior or {}).items() if name in index}
-        features, shots = model.backbone.features(images, cameras)
+        with beside(model.backbone.engine):
+            features, shots = model.backbone.features(images, cameras)
+            answers = model.read_out(features, shots, forced, places)
         estimates = [
-            _estimate(model.read_out, answer, forced, min_confidence)
-            for answer in model.read_out(features, shots, forced, places)
+            _estimate(model.read_out, answer, forced, min_confidence) for answer in answers
         ]
         return [_unless_close(e, min_margin) for e in estimates] if forced is None else estimates
 

@@ -61,8 +61,11 @@ class ModelReader:
     For one thread at a time.
     """
 
-    def __init__(self, model_dir: Path, device: torch.device, whole_bytes: int) -> None:
+    def __init__(
+        self, model_dir: Path, device: torch.device, engine: str, whole_bytes: int
+    ) -> None:
         self._model_dir, self._device, self._whole_bytes = model_dir, device, whole_bytes
+        self._engine = engine
         self._backbone_stamp: tuple[int, ...] | None = None
         self._doubted: tuple[tuple[int, ...] | None, float] = None, 0.0
 
@@ -75,13 +78,14 @@ class ModelReader:
             EmptyBankError: there is no row, and the backbone is not that of ``before``.
             UnsettledError: a file is being written; try again.
             ModelError: backbone or bank is missing, damaged, or no row can be served.
+            ConfigError: see ``make_engine``.
         """
         # Taken before the file is read: a change meanwhile shows at the next look.
         stamp = file_stamp(self._model_dir / BACKBONE_FILE)
         if before is not None and stamp == self._backbone_stamp:
             backbone = before.backbone
         else:
-            backbone = LoadedBackbone(self._model_dir, self._device)
+            backbone = LoadedBackbone(self._model_dir, self._device, self._engine)
             if before is not None and backbone.identity == before.backbone.identity:
                 backbone = before.backbone
         same = before is not None and backbone is before.backbone
