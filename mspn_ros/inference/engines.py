@@ -52,7 +52,8 @@ class TorchEngine:
 class HalfEngine:
     """PyTorch in 16 bits, channels last, batch normalisation folded into convolutions.
 
-    Autocast keeps in float32 what needs it, as the mean over the feature map.
+    Layers' weights are stored in 16 bits; autocast turns what comes to them, and keeps in float32
+    what needs it.
     """
 
     shares_cores = False
@@ -61,12 +62,16 @@ class HalfEngine:
         self.name = f"torch_{str(dtype).removeprefix('torch.')}"
         self._dtype = dtype
         folded = fold_batch_norm(backbone).to(device).eval()
+        for layer in folded.modules():
+            # Not the layer after the pooling, which sees float32.
+            if isinstance(layer, nn.Conv2d):
+                layer.to(dtype)
         self._backbone = folded.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, image_BHW3: Tensor) -> Features:
         """See ``Engine``."""
-        # Without autocast's cache, which a captured graph would read after it is gone.
+        # Nothing is left for autocast to cache; a captured graph must not read what it frees.
         with torch.autocast(image_BHW3.device.type, self._dtype, cache_enabled=False):
             features: Features = self._backbone(image_BHW3.permute(0, 3, 1, 2))
         return features.float()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engine_choice import make_engine
@@ -31,14 +32,22 @@ class LoadedBackbone:
         self.fit = RowFit(backbone, self.identity)
         self.engine, self.engine_reason = make_engine(engine, backbone, device)
 
-    def features(
+    def prepare(
         self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None
-    ) -> tuple[Features, list[Shot]]:
-        """Images and their cameras where known -> what heads read of them."""
+    ) -> tuple[list[Tensor], list[Shot]]:
+        """Images and their cameras where known -> (size, size, 3) uint8 on the device, and what
+        they were.
+        """
         shots = [
             Shot(image.shape[0], image.shape[1], camera)
             for image, camera in zip(images, cameras or [None] * len(images), strict=True)
         ]
         view = self.architecture.view
-        prepared = torch.stack([view.prepared(image, self.device) for image in images])
-        return self.engine(prepared), shots
+        return [view.prepared(image, self.device) for image in images], shots
+
+    def features(
+        self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None
+    ) -> tuple[Features, list[Shot]]:
+        """Images and their cameras where known -> what heads read of them."""
+        prepared, shots = self.prepare(images, cameras)
+        return self.engine(torch.stack(prepared)), shots

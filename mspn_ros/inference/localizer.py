@@ -12,7 +12,7 @@ import numpy as np
 from mspn_ros.geometry import Similarity
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.engine_names import AUTO, check_engine_name
-from mspn_ros.inference.engines import beside, choose_device
+from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
 from mspn_ros.inference.familiarity import confidence_of, growth_of
 from mspn_ros.inference.model_reader import ModelReader
@@ -132,7 +132,8 @@ class Localizer:
     @property
     def engine_reason(self) -> str:
         """Which device, which engine, and why these."""
-        reason = self._model.backbone.engine_reason
+        reasons = (self._model.backbone.engine_reason, self._model.trip_reason)
+        reason = "; ".join(filter(None, reasons))
         return f"{self.device}: {self._device_reason}; {self.engine}: {reason}"
 
     @property
@@ -208,9 +209,7 @@ class Localizer:
             return [PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)] * len(images)
         index = model.read_out.index
         places = {index[name]: more for name, more in (prior or {}).items() if name in index}
-        with beside(model.backbone.engine):
-            features, shots = model.backbone.features(images, cameras)
-            answers = model.read_out(features, shots, forced, places)
+        answers = model.answers(images, cameras, forced, places)
         estimates = [
             _estimate(model.read_out, answer, forced, min_confidence) for answer in answers
         ]

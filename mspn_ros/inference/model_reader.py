@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mspn_ros.inference.engines import TorchEngine, beside
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
-from mspn_ros.inference.read_out import ReadOut
+from mspn_ros.inference.one_trip import OneTrip, capture_cuda_graph
+from mspn_ros.inference.read_out import Answer, Prior, ReadOut
 from mspn_ros.inference.served_rows import EmptyBankError, ServedRows
-from mspn_ros.records import ModelError, listing
+from mspn_ros.records import ImageHW3, Intrinsics, ModelError, listing
 from mspn_ros.store.backbone_file import BACKBONE_FILE
 from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.bank_index import BankIndex
@@ -36,6 +39,9 @@ class LoadedModel:
 
     backbone: LoadedBackbone
     read_out: ReadOut | None
+    # Where it is captured: the whole way on the device.
+    trip: OneTrip | None = None
+    trip_reason: str = ""
 
     @property
     def index(self) -> BankIndex | None:
@@ -47,12 +53,30 @@ class LoadedModel:
         """Rows that are not in service, by name or number, and why."""
         return self.read_out.rows.refused if self.read_out is not None else {}
 
+    def answers(
+        self,
+        images: Sequence[ImageHW3],
+        cameras: Sequence[Intrinsics | None] | None,
+        forced: int | None,
+        prior: Prior,
+    ) -> list[Answer]:
+        """An answer for each image; see ``ReadOut``, of which there has to be one."""
+        assert self.read_out is not None
+        with beside(self.backbone.engine):
+            prepared, shots = self.backbone.prepare(images, cameras)
+            if self.trip is not None:
+                answers = self.trip(self.read_out, prepared, shots, forced, prior)
+                if answers is not None:
+                    return answers
+            features = self.backbone.engine(torch.stack(prepared))
+            return self.read_out(features, shots, forced, prior)
+
     def warm_up(self) -> None:
         """The first pass pays for lazy initialisation; a robot's first frame should not."""
         if self.read_out is not None:
             image = np.zeros((480, 640, 3), np.uint8)
             for images in ([image, image], [image]):
-                self.read_out(*self.backbone.features(images, None), None)
+                self.answers(images, None, None, {})
 
 
 class ModelReader:
@@ -99,7 +123,9 @@ class ModelReader:
         else:
             made_for = backbone.architecture, backbone.grids, self._device
             earlier = before.read_out if before is not None and same else None
-            model = LoadedModel(backbone, ReadOut(rows, *made_for, before=earlier))
+            read_out = ReadOut(rows, *made_for, before=earlier)
+            trip, reason = _trip(backbone, read_out, before.trip if before and same else None)
+            model = LoadedModel(backbone, read_out, trip, reason)
         if not same:
             model.warm_up()
         self._backbone_stamp, self._doubted = stamp, (None, 0.0)
@@ -125,6 +151,26 @@ class ModelReader:
                 rows.close()
                 raise UnsettledError(f"{path}: {listing(lost)} cannot be read just now")
         return rows
+
+
+def _trip(
+    backbone: LoadedBackbone, read_out: ReadOut, before: OneTrip | None
+) -> tuple[OneTrip | None, str]:
+    """The captured way, and what to say of it; none on a CPU, where calls cost little beside work,
+    nor for the plain path and for rows that are read on demand.
+    """
+    if backbone.device.type != "cuda" or backbone.engine.name == TorchEngine.name:
+        return None, ""
+    if not read_out.rows.whole:
+        return None, "no CUDA graph: rows are read on demand"
+    if before is not None and before.take(read_out):
+        return before, "one CUDA graph"
+    # Whatever a driver or a library says to being captured.
+    try:
+        size = backbone.architecture.crop
+        return OneTrip(backbone.engine, read_out, size, capture_cuda_graph), "one CUDA graph"
+    except RuntimeError as error:
+        return None, f"no CUDA graph: {str(error).partition(chr(10))[0]}"
 
 
 def _lost(before: LoadedModel, rows: ServedRows) -> list[str]:
