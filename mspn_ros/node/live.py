@@ -32,6 +32,7 @@ from mspn_ros.node.session import (
     ros_node,
     settled_status,
     wait_for_catalogue,
+    with_stamp,
 )
 from mspn_ros.node.transport import loopback_environment
 from mspn_ros.records import RosError
@@ -257,14 +258,6 @@ def _result(
 
 
 def _with_stamp(image: BagImage) -> bytes:
-    """The message, given its stamp where the header has none, so that answers can be told apart.
-
-    CDR: four bytes of encapsulation (the second one odd for little endian), then the header's
-    stamp as int32 and uint32.
-    """
+    """The message, given its stamp where the header has none, so that answers can be told apart."""
     cdr = image.cdr
-    if len(cdr) < 12 or any(cdr[4:12]):
-        return cdr
-    order: Any = "little" if cdr[1] & 1 else "big"
-    sec, nanosec = divmod(image.stamp_ns, 10**9)
-    return cdr[:4] + sec.to_bytes(4, order) + nanosec.to_bytes(4, order) + cdr[12:]
+    return cdr if len(cdr) < 12 or any(cdr[4:12]) else with_stamp(cdr, image.stamp_ns)

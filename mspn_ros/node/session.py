@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import rclpy
 from rclpy.node import Node
@@ -100,3 +100,14 @@ def settled_status(collector: Collector, last_published_s: float) -> dict[str, s
         )
     assert collector.diagnostics is not None
     return collector.diagnostics
+
+
+def with_stamp(cdr: bytes, stamp_ns: int) -> bytes:
+    """A serialized message that begins with a header, with another stamp.
+
+    CDR: four bytes of encapsulation (the second one odd for little endian), then the header's
+    stamp as int32 and uint32.
+    """
+    order: Literal["little", "big"] = "little" if cdr[1] & 1 else "big"
+    sec, nanosec = (part.to_bytes(4, order) for part in divmod(stamp_ns, 10**9))
+    return b"".join((cdr[:4], sec, nanosec, memoryview(cdr)[12:]))
