@@ -33,10 +33,11 @@ from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node.messages import decode_image
 from mspn_ros.node.parameters import PARAMETERS, parameter_table_markdown
 from mspn_ros.node.process import LocalizerProcess
-from mspn_ros.node.worker import NewestFrameWorker
+from mspn_ros.node.worker import Milestones, NewestFrameWorker
 from mspn_ros.records import ImageError
 
 RAW, COMPRESSED, ROBOT = "/mspn", "/squeezed", "/robot1"
+STAGES = ("waiting", "decode", "localize", "publish")
 
 
 def picture(seed, height=48, width=64):
@@ -261,6 +262,7 @@ def test_diagnostics_report_what_the_interface_promises(raw):
     status = raw.diagnostics()
     promised = {"rate_hz", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "overtaken"}
     promised |= {"scene", "device", "engine", "engine_reason", "bank_version", "received"}
+    promised |= {f"{stage}_{p}_ms" for stage in (*STAGES, "ros_adds") for p in ("p50", "p95")}
     assert promised <= set(status)
     assert (status["state"], status["device"]) == ("active", "cpu")
     assert 0 < float(status["latency_p50_ms"]) <= float(status["latency_p99_ms"])
@@ -382,6 +384,12 @@ def test_lifecycle_namespace_body_axes_and_forced_scene_then_sigterm(context, pr
         expected = np.column_stack((optical[:, 2], -optical[:, 0], -optical[:, 1]))
         np.testing.assert_allclose(body, expected, atol=1e-6)
         np.testing.assert_allclose(viewing_direction(estimate.quaternion), body[:, 0], atol=1e-6)
+        # Of one frame alone the stages' medians add up to the latency's; all are rounded to 0.01.
+        status = client.diagnostics(lambda status: status["answered"] == "1")
+        ms = {stage: float(status[f"{stage}_p50_ms"]) for stage in STAGES}
+        assert sum(ms.values()) == pytest.approx(float(status["latency_p50_ms"]), abs=0.03)
+        rest = float(status["latency_p50_ms"]) - ms["localize"]
+        assert float(status["ros_adds_p50_ms"]) == pytest.approx(rest, abs=0.02)
         end_by(processes[ROBOT], signal.SIGTERM)
     finally:
         client.close()
@@ -478,6 +486,7 @@ def test_a_bug_in_processing_costs_one_frame_and_not_the_thread():
         seen.append(message)
         if message == 1:
             raise ZeroDivisionError("no")
+        return Milestones(time.monotonic(), time.monotonic())
 
     worker = NewestFrameWorker(process, bugs.append)
     worker.start()
@@ -495,6 +504,47 @@ def test_a_bug_in_processing_costs_one_frame_and_not_the_thread():
         {"bug.ZeroDivisionError": 1},
         0,
     )
+
+
+def test_stages_are_those_of_the_frames_answered_since_the_worker_was_started():
+    """Each frame's own: a stage that took another frame's time would not add up to its wait."""
+    taken, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def process(message):
+        taken.release()
+        go.acquire()
+        if message == "broken":
+            return "corrupt"
+        time.sleep(0.01)
+        decoded_s = time.monotonic()
+        time.sleep(0.03)
+        return Milestones(decoded_s, time.monotonic())
+
+    worker = NewestFrameWorker(process, lambda error: None)
+    assert (worker.counts().latency_ms, worker.counts().stages_ms) == (None, {})
+    worker.start()
+    for message in ("first", "broken", "last"):
+        worker.submit(message)
+        taken.acquire()
+        # Another thread would see the frame in progress, and no stage of it yet.
+        assert worker.counts().in_progress == 1
+        go.release()
+        while worker.counts().in_progress:
+            time.sleep(0.001)
+    worker.stop()
+    counts = worker.counts()
+    assert (counts.answered, counts.rejected) == (2, {"corrupt": 1})
+    stages = counts.stages_ms
+    assert list(stages) == [*STAGES, "ros_adds"]
+    assert all(0 <= p50 <= p95 for p50, p95 in stages.values())
+    # p50 of two frames is their mean, and means add up.
+    assert sum(stages[stage][0] for stage in STAGES) == pytest.approx(counts.latency_ms[0])
+    assert stages["decode"][0] >= 10
+    assert stages["localize"][0] >= 30
+    assert stages["ros_adds"][0] == pytest.approx(counts.latency_ms[0] - stages["localize"][0])
+    worker.start()
+    assert (worker.counts().answered, worker.counts().stages_ms) == (2, {})
+    worker.stop()
 
 
 @pytest.mark.parametrize("topic", ["bad topic", "/1cam", "", "/cam//raw", "cam/"])

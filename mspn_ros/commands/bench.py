@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mspn_ros.commands.bench_node import add_bench_node_arguments
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
 
@@ -15,6 +16,7 @@ def add_bench_arguments(commands: Any) -> None:
     text = "Measure on this machine."
     bench = commands.add_parser("bench", help=text, description=text)
     kinds = bench.add_subparsers(title="benchmarks", required=True, metavar="WHAT")
+    add_bench_node_arguments(kinds)
     text = (
         "Answer time, opening and size by the number of scenes, on generated banks of linear rows. "
         "They are made in a temporary folder (TMPDIR) and removed; the default sizes need about "

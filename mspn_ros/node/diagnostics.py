@@ -109,7 +109,7 @@ class DiagnosticsReport:
     """Makes the messages; keeps the last counts, so that each speaks of the time since the last."""
 
     def __init__(self) -> None:
-        self._before = Counts(0, 0, 0, {}, 0, None, 0.0)
+        self._before = Counts(0, 0, 0, {}, 0, None, {}, 0.0)
         self._before_s: float | None = None
 
     def message(self, status: NodeStatus, counts: Counts, now_s: float) -> DiagnosticArray:
@@ -187,4 +187,6 @@ def _values(status: NodeStatus, counts: Counts, rate_hz: float) -> list[tuple[st
     if counts.latency_ms is not None:
         names = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
         values += [(n, f"{v:.2f}") for n, v in zip(names, counts.latency_ms, strict=True)]
+    for stage, (p50, p95) in counts.stages_ms.items():
+        values += [(f"{stage}_p50_ms", f"{p50:.2f}"), (f"{stage}_p95_ms", f"{p95:.2f}")]
     return values

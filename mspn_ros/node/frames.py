@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from mspn_ros.node.camera_info import CameraListener
 from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause, stamp_to_ns
 from mspn_ros.node.outputs import Outputs, image_qos
 from mspn_ros.node.parameters import read_parameter
+from mspn_ros.node.worker import Milestones
 from mspn_ros.records import ImageHW3, Intrinsics, MspnError, PoseEstimate, RosError
 
 
@@ -71,15 +73,16 @@ class Frames:
             texts.append(_camera_trouble(listener))
         return texts
 
-    def process(self, serialized: bytes) -> str | None:
-        """Answer one frame; None, or the cause why it was rejected."""
+    def process(self, serialized: bytes) -> Milestones | str:
+        """Answer one frame; its milestones, or the cause why it was rejected."""
         header, cause = Header(), "malformed_message"
         try:
             message = deserialize_message(serialized, self._message_type)
             header, cause = message.header, rejection_cause(message)
             image = decode_image(message)
-            cause = "inference_error"
+            decoded_s, cause = time.monotonic(), "inference_error"
             estimate = self._localize(image, stamp_to_ns(header.stamp) / 1e9)
+            localized_s = time.monotonic()
             if estimate.known and not pose_is_finite(estimate):
                 cause = "non_finite_pose"
                 raise RosError(f"scene {estimate.scene!r} gave a pose with NaN; train it anew")
@@ -95,7 +98,7 @@ class Frames:
         scale = self._metres_per_unit(estimate)
         axes = read_parameter(self._node, "pose_axes")
         self._outputs.publish_estimate(header, self._camera, estimate, scale, axes)
-        return None
+        return Milestones(decoded_s, localized_s)
 
     def _localize(self, image: ImageHW3, stamp_s: float) -> PoseEstimate:
         scene = read_parameter(self._node, "scene")

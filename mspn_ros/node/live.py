@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rclpy
-from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -29,17 +27,23 @@ from mspn_ros.inference.engine_names import AUTO
 from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.collector import Collector, LiveRecord
 from mspn_ros.node.process import LocalizerProcess
+from mspn_ros.node.session import (
+    MATCH_SLACK_S,
+    FrameCounts,
+    ros_node,
+    settled_status,
+    wait_for_catalogue,
+    with_stamp,
+)
 from mspn_ros.node.transport import loopback_environment
 from mspn_ros.records import RosError
 from mspn_ros.store.backbone_file import load_backbone
 
 _MESSAGES = {RAW_IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
-# Seconds: to find a running node; for one to load its model; for its counts after the last frame.
-_FIND_S, _LOAD_S, _SETTLE_S = 5.0, 120.0, 30.0
+# Seconds to find a running node.
+_FIND_S = 5.0
 # How long a node is given to listen to the camera that the bag names.
 _CAMERA_S = 2.0
-# A writer that sees its reader is not yet seen by it: best-effort frames sent now would be lost.
-_MATCH_SLACK_S = 0.5
 
 Progress = Callable[[int, int], None]
 
@@ -142,7 +146,7 @@ def replay_live(
         reader = stack.enter_context(BagReader(bag, image_topic))
         backbone_id = load_backbone(model_dir)[1]
         msgtype = next(reader.images()).msgtype
-        node = stack.enter_context(_ros_node())
+        node = stack.enter_context(ros_node("mspn_replay"))
         collector = Collector(node, namespace, NODE_NAME, node.context)
         stack.callback(collector.close)
         process = None
@@ -155,7 +159,7 @@ def replay_live(
                 "engine": engine,
             }
             process = stack.enter_context(LocalizerProcess(namespace, options))
-            _wait_for_catalogue(collector, process)
+            wait_for_catalogue(collector, process)
         _check_backbone(collector, namespace, model_dir, backbone_id)
         topic = _image_subscription(node, collector, namespace, msgtype)
         player = BagPlayer(node, topic, msgtype, reader.cameras())
@@ -170,27 +174,8 @@ def replay_live(
                 progress(len(published), reader.image_count)
             if process is not None:
                 process.check()
-        after = _final_counts(collector, published[-1][1])
+        after = settled_status(collector, published[-1][1])
         return _result(collector, published, before, after, process is not None, topic)
-
-
-@contextmanager
-def _ros_node() -> Iterator[Any]:
-    """A node in a context of its own, so that a caller's rclpy is left alone."""
-    context: Any = rclpy.Context()
-    rclpy.init(context=context, args=[])
-    try:
-        node = Node(
-            "mspn_replay",
-            context=context,
-            use_global_arguments=False,
-            start_parameter_services=False,
-            enable_rosout=False,
-        )
-        yield node
-        node.destroy_node()
-    finally:
-        rclpy.try_shutdown(context=context)
 
 
 def _find_running(node: Any, collector: Collector, namespace: str) -> bool:
@@ -200,17 +185,6 @@ def _find_running(node: Any, collector: Collector, namespace: str) -> bool:
     if (NODE_NAME, namespace) not in node.get_node_names_and_namespaces():
         return False
     return collector.wait_for(lambda: collector.catalogue is not None, 20.0)
-
-
-def _wait_for_catalogue(collector: Collector, process: LocalizerProcess) -> None:
-    def up_or_ended() -> bool:
-        return collector.catalogue is not None or process.ended
-
-    if not collector.wait_for(up_or_ended, _LOAD_S):
-        raise RosError(
-            f"the localizer did not come up within {_LOAD_S:.0f} s; is the machine busy?"
-        )
-    process.check()
 
 
 def _check_backbone(
@@ -249,7 +223,7 @@ def _image_subscription(node: Any, collector: Collector, namespace: str, msgtype
 
 def _ready(node: Any, collector: Collector, player: BagPlayer, topic: str) -> dict[str, str]:
     """Wait until both directions are connected; the node's counts before the first frame."""
-    since_s = time.monotonic() + _MATCH_SLACK_S
+    since_s = time.monotonic() + MATCH_SLACK_S
     if not collector.wait_for(lambda: player.matched and collector.diagnostics_s > since_s, 60.0):
         raise RosError(f"no subscription on {topic}, or no /diagnostics from it, within 60 s")
     if node.count_publishers(topic) > 1:
@@ -263,21 +237,6 @@ def _ready(node: Any, collector: Collector, player: BagPlayer, topic: str) -> di
     return collector.diagnostics
 
 
-def _final_counts(collector: Collector, last_published_s: float) -> dict[str, str]:
-    def settled() -> bool:
-        quiet_s = max(last_published_s, collector.last_answer_s) + _MATCH_SLACK_S
-        status = collector.diagnostics
-        return collector.diagnostics_s > quiet_s and (status or {}).get("in_progress") == "0"
-
-    if not collector.wait_for(settled, _SETTLE_S):
-        raise RosError(
-            f"the localizer is still busy, or silent, {_SETTLE_S:.0f} s after the last frame; "
-            "see its log"
-        )
-    assert collector.diagnostics is not None
-    return collector.diagnostics
-
-
 def _result(
     collector: Collector,
     published: list[tuple[int, float]],
@@ -286,19 +245,15 @@ def _result(
     started: bool,
     topic: str,
 ) -> LiveResult:
-    def grown(key: str) -> int:
-        return int(after[key]) - int(before.get(key, 0))
-
-    received = grown("received")
-    causes = [key for key in after if key.startswith("rejected.")]
+    counts = FrameCounts.between(before, after)
     return LiveResult(
         records=collector.records(published),
         published=len(published),
-        received=received,
-        answered=grown("answered"),
-        overtaken=grown("overtaken"),
-        rejected={key.partition(".")[2]: grown(key) for key in causes if grown(key)},
-        lost=len(published) - received,
+        received=counts.received,
+        answered=counts.answered,
+        overtaken=counts.overtaken,
+        rejected=counts.rejected,
+        lost=len(published) - counts.received,
         started=started,
         image_topic=topic,
         device=after["device"],
@@ -307,14 +262,6 @@ def _result(
 
 
 def _with_stamp(image: BagImage) -> bytes:
-    """The message, given its stamp where the header has none, so that answers can be told apart.
-
-    CDR: four bytes of encapsulation (the second one odd for little endian), then the header's
-    stamp as int32 and uint32.
-    """
+    """The message, given its stamp where the header has none, so that answers can be told apart."""
     cdr = image.cdr
-    if len(cdr) < 12 or any(cdr[4:12]):
-        return cdr
-    order: Any = "little" if cdr[1] & 1 else "big"
-    sec, nanosec = divmod(image.stamp_ns, 10**9)
-    return cdr[:4] + sec.to_bytes(4, order) + nanosec.to_bytes(4, order) + cdr[12:]
+    return cdr if len(cdr) < 12 or any(cdr[4:12]) else with_stamp(cdr, image.stamp_ns)

@@ -31,7 +31,7 @@ from mspn_ros.node.frames import Frames
 from mspn_ros.node.outputs import Outputs, image_qos
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
 from mspn_ros.node.reloading import Reloading
-from mspn_ros.node.worker import NewestFrameWorker
+from mspn_ros.node.worker import Milestones, NewestFrameWorker
 from mspn_ros.paths import package_file
 from mspn_ros.records import (
     ConfigError,
@@ -207,7 +207,7 @@ class LocalizerNode(LifecycleNode):
 
     # Frames, on the worker's thread.
 
-    def _process(self, serialized: bytes) -> str | None:
+    def _process(self, serialized: bytes) -> Milestones | str:
         frames = self._frames
         return frames.process(serialized) if frames is not None else "inactive"
 

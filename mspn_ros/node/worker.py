@@ -5,13 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-_LATENCIES_KEPT = 1000
+_FRAMES_KEPT = 1000
+_STAGES = ("waiting", "decode", "localize", "publish")
+
+
+class Milestones(NamedTuple):
+    """When an answered frame had been decoded and when localized, in ``time.monotonic`` seconds."""
+
+    decoded_s: float
+    localized_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +27,11 @@ class Counts:
     """What became of the frames: received = answered + overtaken + rejected + in_progress.
 
     ``latency_ms`` holds p50, p95 and p99 from a frame's arrival to its published answer, over the
-    last thousand; None before the first. ``idle_s`` is the time since the last frame arrived, or
-    since the node was activated.
+    last thousand answered since the node was activated; None before the first. ``stages_ms``
+    holds p50 and p95 of what each of these frames spent, empty before the first: ``waiting``
+    for the worker to take it, then ``decode`` (deserialized, decoded), ``localize`` and
+    ``publish``, which is the rest; and ``ros_adds``, the latency without ``localize``.
+    ``idle_s`` is the time since the last frame arrived, or since the node was activated.
     """
 
     received: int
@@ -29,6 +40,7 @@ class Counts:
     rejected: dict[str, int]
     in_progress: int
     latency_ms: tuple[float, float, float] | None
+    stages_ms: dict[str, tuple[float, float]]
     idle_s: float
 
 
@@ -36,13 +48,13 @@ class NewestFrameWorker:
     """Processes the newest message on one thread; a message that waits when a newer one comes is
     overtaken: counted, never processed late, and none is processed twice.
 
-    ``process`` gets a message, publishes its answer, and returns None, or the cause (a short key)
-    why the frame was rejected. Should it raise nevertheless, the frame counts as rejected by a bug
-    and ``on_bug`` gets the exception.
+    ``process`` gets a message, publishes its answer, and returns the frame's milestones, or the
+    cause (a short key) why it was rejected. Should it raise nevertheless, the frame counts as
+    rejected by a bug and ``on_bug`` gets the exception.
     """
 
     def __init__(
-        self, process: Callable[[Any], str | None], on_bug: Callable[[Exception], None]
+        self, process: Callable[[Any], Milestones | str], on_bug: Callable[[Exception], None]
     ) -> None:
         self._process = process
         self._on_bug = on_bug
@@ -53,7 +65,8 @@ class NewestFrameWorker:
         self._running = False
         self._received = self._answered = self._overtaken = 0
         self._rejected: Counter[str] = Counter()
-        self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+        # Of each answered frame: arrival, taken, decoded, localized, published.
+        self._times_s: deque[tuple[float, ...]] = deque(maxlen=_FRAMES_KEPT)
         self._last_arrival = time.monotonic()
 
     def submit(self, message: Any) -> None:
@@ -67,9 +80,11 @@ class NewestFrameWorker:
             self._changed.notify()
 
     def start(self) -> None:
-        """Start the thread; the idle time counts from here."""
-        self._running = True
-        self._last_arrival = time.monotonic()
+        """Start the thread; idle time, latencies and stages count from here."""
+        with self._changed:
+            self._running = True
+            self._last_arrival = time.monotonic()
+            self._times_s.clear()
         if self._thread is not None and self._thread.is_alive():
             return  # stop() gave up waiting for it; it goes on
         # A daemon, so that a forward pass that hangs in a driver cannot keep the process alive.
@@ -90,17 +105,19 @@ class NewestFrameWorker:
     def counts(self) -> Counts:
         """A consistent snapshot."""
         with self._changed:
-            latencies = np.array(self._latencies_s) * 1000.0
-            p50, p95, p99 = np.percentile(latencies, (50, 95, 99)) if latencies.size else (0, 0, 0)
-            return Counts(
+            times_s = list(self._times_s)
+            counts = Counts(
                 self._received,
                 self._answered,
                 self._overtaken,
                 dict(self._rejected),
                 int(self._busy) + int(self._waiting is not None),
-                (float(p50), float(p95), float(p99)) if latencies.size else None,
+                None,
+                {},
                 time.monotonic() - self._last_arrival,
             )
+        # Not under the lock: a frame must not wait for statistics.
+        return replace(counts, **_durations_ms(times_s)) if times_s else counts
 
     def _run(self) -> None:
         while True:
@@ -109,16 +126,34 @@ class NewestFrameWorker:
                 if self._waiting is None:
                     return
                 (message, arrival), self._waiting, self._busy = self._waiting, None, True
+            taken = time.monotonic()
             try:
-                cause = self._process(message)
+                done = self._process(message)
             # The thread must outlive any bug: without it every later frame would wait for ever.
             except Exception as error:
-                cause = f"bug.{type(error).__name__}"
+                done = f"bug.{type(error).__name__}"
                 self._on_bug(error)
+            published = time.monotonic()
             with self._changed:
                 self._busy = False
-                if cause is None:
-                    self._answered += 1
-                    self._latencies_s.append(time.monotonic() - arrival)
+                if isinstance(done, str):
+                    self._rejected[done] += 1
                 else:
-                    self._rejected[cause] += 1
+                    self._answered += 1
+                    self._times_s.append((arrival, taken, *done, published))
+
+
+def _durations_ms(times_s: Sequence[tuple[float, ...]]) -> dict[str, Any]:
+    """``latency_ms`` and ``stages_ms`` of ``Counts``."""
+    times = np.array(times_s) * 1000.0
+    latency = times[:, -1] - times[:, 0]
+    stages = dict(zip(_STAGES, np.diff(times).T, strict=True))
+    stages["ros_adds"] = latency - stages["localize"]
+    p50, p95, p99 = np.percentile(latency, (50, 95, 99))
+    return {
+        "latency_ms": (float(p50), float(p95), float(p99)),
+        "stages_ms": {
+            name: (float(np.percentile(spent, 50)), float(np.percentile(spent, 95)))
+            for name, spent in stages.items()
+        },
+    }

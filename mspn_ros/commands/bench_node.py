@@ -1,0 +1,126 @@
+"""``mspn bench node``: the node under load, through DDS."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mspn_ros.node import require_ros
+from mspn_ros.records import ConfigError
+from mspn_ros.terminal import console, notes, print_table, progress_bar
+
+_COUNTS_HEADER = (
+    "load", "asked Hz", "offered Hz", "published", "received", "answered", "overtaken", "rejected",
+    "lost", "answered Hz", "MB start", "MB end",
+)  # fmt: skip
+_TIMES_HEADER = (
+    "load", "offered Hz", "age p50", "p95", "p99", "latency p50", "p95", "p99", "waiting", "decode",
+    "localize", "publish", "ROS adds", "age ratio", "latency ratio",
+)  # fmt: skip
+
+
+def add_bench_node_arguments(kinds: Any) -> None:
+    """The parser of ``mspn bench node``."""
+    text = (
+        "Start a real node, publish camera-like images to it from another process at each rate, "
+        "and tell what became of every frame, how old its pose was when it was received, and "
+        "what the node spent its time on. Needs ROS 2."
+    )
+    node = kinds.add_parser("node", help="The node, through DDS.", description=text)
+    node.set_defaults(command=bench_node)
+    node.add_argument(
+        "--model", type=Path, help="model directory (default: resnet34 with random weights)"
+    )
+    node.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    node.add_argument("--engine", help="the node's parameter engine (default: the node's choice)")
+    node.add_argument(
+        "--rates",
+        nargs="+",
+        metavar="HZ",
+        help="offered frames a second; max: three times what the node answers "
+        "(default 30 60 120 max)",
+    )
+    node.add_argument(
+        "--sizes", nargs="+", metavar="WxH", help="of the images (default 640x480 1920x1080)"
+    )
+    node.add_argument("--transports", nargs="+", metavar="T", help="raw, compressed (default both)")
+    node.add_argument("--seconds", type=float, help="of each load (default 10)")
+    node.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+
+
+def bench_node(arguments: argparse.Namespace) -> int:
+    """Two tables, what became of the frames and where the time went, or JSON."""
+    from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.evaluation.node_loads import OVERLOAD, Plan
+
+    given: dict[str, Any] = {
+        "transports": tuple(arguments.transports or ()),
+        "sizes": tuple(_size(text) for text in arguments.sizes or ()),
+        "rates": tuple(arguments.rates or ()),
+        "seconds": arguments.seconds,
+    }
+    plan = Plan(**{key: value for key, value in given.items() if value not in ((), None)})
+    require_ros()
+    from mspn_ros.evaluation.bench_frames import write_random_model
+    from mspn_ros.node.bench_node import bench_node
+
+    with tempfile.TemporaryDirectory(prefix="mspn_bench_") as name, progress_bar("node") as update:
+        model = arguments.model or write_random_model(Path(name), "resnet34")
+        results = bench_node(model, plan, arguments.device, arguments.engine, update)
+    if arguments.json:
+        write_json(arguments.json, [asdict(result) for result in results])
+    what = arguments.model or "resnet34, random weights"
+    title = f"{what}: {results[0].engine} on {results[0].device}"
+    print_table(title, _COUNTS_HEADER, [_counts(result) for result in results])
+    print_table("milliseconds", _TIMES_HEADER, [_times(result) for result in results])
+    notes.print(
+        "age: from publishing an image to receiving its pose; latency: in the node, from the "
+        "image's arrival to its published answer; stages and what ROS adds to localize are "
+        f"medians; ratios: p50 over the median of localize; max offers {OVERLOAD:g} times what the "
+        "node can answer",
+        highlight=False,
+    )
+    if arguments.json:
+        console.print(f"written: {arguments.json}", highlight=False)
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``640x480`` -> (640, 480)."""
+    if not re.fullmatch(r"\d{1,5}x\d{1,5}", text):
+        raise ConfigError(f"--sizes: {text!r} is not a width and a height, as in 640x480")
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def _name(result: Any) -> str:
+    return f"{result.transport} {result.width}x{result.height}, {result.rate}"
+
+
+def _counts(result: Any) -> tuple[str, ...]:
+    counts = (
+        result.published, result.received, result.answered, result.overtaken, result.rejected,
+        result.lost,
+    )  # fmt: skip
+    rates = (f"{result.asked_hz:.1f}", f"{result.offered_hz:.1f}")
+    memory = (f"{result.memory_start_mb:.0f}", f"{result.memory_end_mb:.0f}")
+    return (_name(result), *rates, *map(str, counts), f"{result.answered_hz:.1f}", *memory)
+
+
+def _times(result: Any) -> tuple[str, ...]:
+    cells = [_name(result), f"{result.offered_hz:.1f}"]
+    for times in (result.age_ms, result.latency_ms):
+        cells += [_cell(times, p) for p in ("p50", "p95", "p99")]
+    stages = (
+        result.waiting_ms, result.decode_ms, result.localize_ms, result.publish_ms,
+        result.ros_adds_ms, result.age_ratio, result.latency_ratio,
+    )  # fmt: skip
+    return (*cells, *(_cell(times, "p50") for times in stages))
+
+
+def _cell(times: dict[str, float] | None, key: str) -> str:
+    return "-" if times is None else f"{times[key]:.2f}"

@@ -1,0 +1,247 @@
+"""What the node makes of a camera's frames: through DDS, at given rates and far above capacity."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from mspn_ros.evaluation.answers import latency_percentiles
+from mspn_ros.evaluation.bench_frames import camera_frames, jpeg_of
+from mspn_ros.evaluation.node_loads import MAX_RATE, OVERLOAD, NodeResult, Percentiles, Plan
+from mspn_ros.node import NODE_NAME
+from mspn_ros.node.bench_camera import CameraProcess
+from mspn_ros.node.collector import Collector
+from mspn_ros.node.process import LocalizerProcess
+from mspn_ros.node.session import (
+    FrameCounts,
+    ros_node,
+    settled_status,
+    wait_for_catalogue,
+)
+from mspn_ros.node.transport import loopback_environment, profile_hint
+from mspn_ros.records import ImageHW3, RosError
+from mspn_ros.store.backbone_file import load_backbone
+
+_NAMESPACE = "/mspn_bench"
+_TOPIC = f"{_NAMESPACE}/camera/image"
+# Seconds for a change of state, and for a status after it.
+_STATE_S = 30.0
+# A load before those that count, so that all are measured on a node that is warm.
+_WARM_UP_HZ, _WARM_UP_S = 30.0, 1.5
+_STAGES = ("waiting", "decode", "localize", "publish", "ros_adds")
+
+# done, total, note
+Progress = Callable[[int, int, str], None]
+
+
+def bench_node(
+    model: Path, plan: Plan, device: str, engine: str | None, progress: Progress
+) -> list[NodeResult]:
+    """Start a node of ``model`` for each transport and measure it under every load of ``plan``.
+
+    Images come from a process of their own and answers are taken here. The node answers each
+    image with a pose (``min_confidence`` 0). Everything runs in a ROS domain of this process's
+    own; the environment gets that, and what ``loopback_environment`` returns.
+    ``engine`` None leaves it to the node.
+
+    Raises:
+        ModelError: the model has no backbone that can be read.
+        RosError: node or camera do not start or end, or frames do not get through.
+    """
+    load_backbone(model)  # a wrong path is told here, not by a node that ends
+    os.environ.update(loopback_environment())
+    os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
+    results: list[NodeResult] = []
+
+    def say(note: str) -> None:
+        progress(len(results), plan.loads, note)
+
+    for transport in plan.transports:
+        with _Bench(model, transport, device, engine) as bench:
+            for size in plan.sizes:
+                for result in bench.measure(size, plan, say):
+                    results.append(result)
+    return results
+
+
+class _Bench:
+    """A localizer in a process of its own, and who listens to it."""
+
+    def __init__(self, model: Path, transport: str, device: str, engine: str | None) -> None:
+        self._model, self._transport = model, transport
+        self._parameters: dict[str, Any] = {
+            "model": str(model.resolve()),
+            "image_topic": _TOPIC,
+            "transport": transport,
+            "device": device,
+            "min_confidence": 0.0,
+        }
+        if engine is not None:
+            self._parameters["engine"] = engine
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Bench:
+        with ExitStack() as stack:
+            node = stack.enter_context(ros_node("mspn_bench"))
+            self._collector = Collector(node, _NAMESPACE, NODE_NAME, node.context)
+            stack.callback(self._collector.close)
+            self._process = stack.enter_context(LocalizerProcess(_NAMESPACE, self._parameters))
+            wait_for_catalogue(self._collector, self._process)
+            self._states = node.create_client(ChangeState, f"{_NAMESPACE}/{NODE_NAME}/change_state")
+            self._status = settled_status(self._collector, time.monotonic())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def measure(
+        self, size: tuple[int, int], plan: Plan, say: Callable[[str], None]
+    ) -> Iterator[NodeResult]:
+        """All rates of one size, after a load that warms up."""
+        width, height = size
+        with tempfile.TemporaryDirectory(prefix="mspn_bench_") as name:
+            for i, image in enumerate(camera_frames(width, height)):
+                Path(name, f"{i}.cdr").write_bytes(_serialized(image, self._transport))
+            # One camera today; more would be more of these processes, each with its topic.
+            with CameraProcess(_TOPIC, self._transport, Path(name)) as camera:
+                say(f"{self._transport} {width}x{height}: warming up")
+                first = self._load(camera, size, "", _WARM_UP_HZ, _WARM_UP_S)
+                if first.answered == 0:
+                    raise RosError(
+                        f"none of {first.published} {self._transport} images of {width}x{height} "
+                        f"was answered: {first.lost} lost, {first.rejected} rejected; "
+                        f"{profile_hint()} sets what large images need"
+                    )
+                fastest_hz = _capacity_hz(first)
+                for rate in plan.ordered_rates:
+                    asked_hz = OVERLOAD * fastest_hz if rate == MAX_RATE else float(rate)
+                    say(f"{self._transport} {width}x{height} at {asked_hz:.0f} Hz")
+                    result = self._load(camera, size, rate, asked_hz, plan.seconds)
+                    fastest_hz = max(fastest_hz, _capacity_hz(result))
+                    yield result
+
+    def _load(
+        self,
+        camera: CameraProcess,
+        size: tuple[int, int],
+        rate: str,
+        asked_hz: float,
+        seconds: float,
+    ) -> NodeResult:
+        self._begin()
+        memory_start_mb = self._memory_mb()
+        published = camera.play(asked_hz, seconds)
+        self._process.check()
+        # Nothing came since the load before had settled.
+        before, after = self._status, settled_status(self._collector, published[-1][1])
+        self._status = after
+        memory_end_mb = self._memory_mb()
+        counts = FrameCounts.between(before, after)
+        records = [r for r in self._collector.records(published) if r.processed and not r.rejected]
+        ages_ms = [1e3 * (r.pose_latency_s or r.latency_s or 0.0) for r in records]
+        offered_hz = _rate_hz(published, seconds)
+        stages = _stages_ms(after)
+        localize = stages["localize"]
+        age, latency = latency_percentiles(ages_ms), stages.pop("latency")
+        return NodeResult(
+            transport=self._transport,
+            width=size[0],
+            height=size[1],
+            rate=rate,
+            cameras=1,
+            seconds=seconds,
+            asked_hz=asked_hz,
+            offered_hz=offered_hz,
+            published=len(published),
+            received=counts.received,
+            answered=counts.answered,
+            overtaken=counts.overtaken,
+            rejected=sum(counts.rejected.values()),
+            lost=len(published) - counts.received,
+            poses=sum(r.pose is not None for r in records),
+            answered_hz=offered_hz * counts.answered / len(published),
+            age_ms=age,
+            latency_ms=latency,
+            **{f"{stage}_ms": times for stage, times in stages.items()},
+            age_ratio=_ratio(age, localize),
+            latency_ratio=_ratio(latency, localize),
+            memory_start_mb=memory_start_mb,
+            memory_end_mb=memory_end_mb,
+            model=str(self._model),
+            device=after["device"],
+            engine=after["engine"],
+        )
+
+    def _begin(self) -> None:
+        """Activate the node anew, so that its latencies are those of what comes now."""
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            request = ChangeState.Request()
+            request.transition.id = transition
+            future = self._states.call_async(request)
+            done = self._collector.wait_for(future.done, _STATE_S)
+            self._process.check()
+            if not done or not future.result().success:
+                raise RosError(f"the localizer does not change its state within {_STATE_S:.0f} s")
+
+    def _memory_mb(self) -> float:
+        """Resident memory of the node without shared segments, which are DDS's and filled once."""
+        status = Path(f"/proc/{self._process.process.pid}/status").read_text()
+        kb = {
+            name: int(value.split()[0])
+            for name, _, value in (line.partition(":") for line in status.splitlines())
+            if name in ("VmRSS", "RssShmem")
+        }
+        return (kb["VmRSS"] - kb.get("RssShmem", 0)) / 1024
+
+
+def _serialized(image: ImageHW3, transport: str) -> bytes:
+    """The message that a driver would publish: rgb8, or a JPEG."""
+    height, width = image.shape[:2]
+    if transport == "raw":
+        message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+        message.data = image.tobytes()
+    else:
+        message = CompressedImage(format="jpeg")
+        message.data = jpeg_of(image)
+    message.header.frame_id = "bench_camera"
+    return serialize_message(message)
+
+
+def _rate_hz(published: Sequence[tuple[int, float]], seconds: float) -> float:
+    if len(published) < 2:
+        return len(published) / seconds
+    return (len(published) - 1) / (published[-1][1] - published[0][1])
+
+
+def _stages_ms(status: Mapping[str, str]) -> dict[str, Percentiles]:
+    """Of latency and of each stage: the percentiles that the node told; None where it told none."""
+    found: dict[str, Percentiles] = {}
+    for stage in ("latency", *_STAGES):
+        times = {p: status.get(f"{stage}_{p}_ms") for p in ("p50", "p95", "p99")}
+        found[stage] = {p: float(ms) for p, ms in times.items() if ms is not None} or None
+    return found
+
+
+def _ratio(times: Percentiles, localize: Percentiles) -> Percentiles:
+    if times is None or localize is None or not localize["p50"]:
+        return None
+    return {p: times[p] / localize["p50"] for p in ("p50", "p95")}
+
+
+def _capacity_hz(result: NodeResult) -> float:
+    """Frames a second that the node answered, or can: one after the other without waiting."""
+    if result.latency_ms is None or result.waiting_ms is None:
+        return 0.0
+    busy_ms = result.latency_ms["p50"] - result.waiting_ms["p50"]
+    return max(result.answered_hz, 1e3 / max(busy_ms, 0.1))

@@ -1,0 +1,123 @@
+"""``mspn bench node``: a real node and a real camera process under real loads."""
+
+import json
+import tempfile
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ros[ros]")
+
+import ros_tools  # noqa: F401  first: a DDS domain of the tests' own
+from models import make_tiny_model
+from rclpy.serialization import deserialize_message
+
+from mspn_ros.cli import main
+from mspn_ros.evaluation.bench_frames import camera_frames, write_random_model
+from mspn_ros.evaluation.node_loads import OVERLOAD, NodeResult
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.node.bench_camera import MESSAGE_TYPES
+from mspn_ros.node.bench_node import _serialized
+from mspn_ros.node.messages import decode_image
+
+
+def run_bench(capfd, *words):
+    code = main(["bench", "node", "--device", "cpu", *map(str, words)])
+    said = capfd.readouterr()
+    return code, said.out, said.err
+
+
+def test_every_frame_of_every_load_is_accounted_for(tmp_path, capfd, monkeypatch):
+    model = make_tiny_model(tmp_path / "model")
+    folder, file = tmp_path / "temporary", tmp_path / "result.json"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    words = ("--rates", "max", 20, "--sizes", "160x120", "--seconds", 0.8, "--json", file)
+    code, out, err = run_bench(capfd, "--model", model, *words)
+    assert code == 0, err
+    results = json.loads(file.read_text())
+    # max comes last, whatever its place: it is made from what the others find.
+    loads = [(transport, rate) for transport in ("raw", "compressed") for rate in ("20", "max")]
+    assert [(result["transport"], result["rate"]) for result in results] == loads
+    for result in results:
+        assert set(result) == {field.name for field in fields(NodeResult)}
+        assert_sound(result)
+        assert f"{result['transport']} 160x120, {result['rate']}" in out
+    for steady, most in (results[:2], results[2:]):
+        assert steady["asked_hz"] == 20
+        assert most["asked_hz"] >= OVERLOAD * steady["answered_hz"] > 0
+        # Twenty a second for 0.8 s, as far as the machine lets the camera.
+        assert 2 <= steady["published"] <= 17
+        assert most["published"] > steady["published"]
+    assert not list(folder.iterdir())
+
+
+def assert_sound(result):
+    assert result["published"] == result["received"] + result["lost"]
+    handled = result["answered"] + result["overtaken"] + result["rejected"]
+    assert result["received"] == handled
+    assert result["rejected"] == 0
+    # The node is told to answer each frame with a pose, and answers are not lost.
+    assert result["poses"] == result["answered"] > 0
+    assert 0 < result["answered_hz"] <= result["offered_hz"] <= 1.2 * result["asked_hz"]
+    assert (result["device"], result["engine"], result["cameras"]) == ("cpu", "torch_float32", 1)
+    stages = [result[f"{stage}_ms"] for stage in ("waiting", "decode", "localize", "publish")]
+    for times in (*stages, result["ros_adds_ms"]):
+        assert 0 <= times["p50"] <= times["p95"]
+        assert times["p95"] <= result["latency_ms"]["p99"] or result["answered"] > 20
+    latency, age = result["latency_ms"], result["age_ms"]
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+    # A frame is older when its pose is received than the node had it; and so are their medians.
+    assert latency["p50"] <= age["p50"] <= age["p95"] <= age["p99"]
+    ratio = latency["p50"] / result["localize_ms"]["p50"]
+    assert result["latency_ratio"]["p50"] == pytest.approx(ratio)
+    assert result["age_ratio"]["p50"] >= result["latency_ratio"]["p50"] >= 1
+    assert min(result["memory_start_mb"], result["memory_end_mb"]) > 50
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--rates", "0"), "--rates: '0' is not 1 to 1000, nor max"),
+        (("--rates", "30", "nan"), "--rates: 'nan'"),
+        (("--rates", "quick"), "--rates: 'quick'"),
+        (("--sizes", "640"), "--sizes: '640' is not a width and a height, as in 640x480"),
+        (("--sizes", "640x480", "9000x9"), "--sizes: a side of 9000x9 is not 16 to 4096"),
+        (("--transports", "avi"), "--transports: 'avi' is not one of raw, compressed"),
+        (("--seconds", "0"), "--seconds: 0 is not 0.5 to 3600"),
+        (("--seconds", "nan"), "--seconds: nan"),
+        (("--model", "/no/such/model", "--transports", "raw"), "/no/such/model"),
+    ],
+)
+def test_bad_arguments_are_one_line(capfd, words, message):
+    code, out, err = run_bench(capfd, *words)
+    assert (code, out) == (1, "")
+    lines = [line for line in err.splitlines() if line.strip() and "RTPS_" not in line]
+    assert len(lines) == 1, lines
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize(("transport", "off"), [("raw", 0.0), ("compressed", 6.0)])
+def test_messages_hold_different_images_as_a_camera_gives_them(transport, off):
+    frames = camera_frames(320, 200)
+    assert len(frames) == 8
+    sizes = []
+    for frame in frames:
+        assert frame.shape == (200, 320, 3)
+        assert frame.std() > 10
+        cdr = _serialized(frame, transport)
+        sizes.append(len(cdr))
+        decoded = decode_image(deserialize_message(cdr, MESSAGE_TYPES[transport]))
+        assert np.abs(decoded.astype(float) - frame).mean() <= off
+    assert len({frame.tobytes() for frame in frames}) == 8
+    if transport == "compressed":
+        # About a quarter of a byte a pixel is what a camera's JPEGs need.
+        assert 0.1 < np.mean(sizes) / (320 * 200) < 0.8
+
+
+def test_the_model_made_for_the_bench_answers_with_a_pose(tmp_path):
+    localizer = Localizer.load(write_random_model(tmp_path, "mobilenet_v3_small"), "cpu")
+    estimates = localizer.localize(camera_frames(64, 48, 3), min_confidence=0.0)
+    assert [estimate.scene for estimate in estimates] == ["scene_000001"] * 3
+    assert all(estimate.known for estimate in estimates)
