@@ -136,6 +136,19 @@ def test_compressed_frames_get_the_pose_of_the_localizer_in_process(compressed, 
         assert_same_pose(record, localizer.localize([decode_compressed(encoded)])[0])
 
 
+def test_large_compressed_frames_get_the_pose_of_the_scaled_image(compressed, localizer):
+    sent = [jpeg(picture(seed, 512, 640)) for seed in range(3)]
+    full = localizer.localize([decode_compressed(encoded) for encoded in sent])
+    for i, encoded in enumerate(sent):
+        scaled = decode_compressed(encoded, least=localizer.least_size)
+        assert scaled.shape == (256, 320, 3)
+        record = compressed.ask(compressed_image(encoded))
+        assert_same_pose(record, localizer.localize([scaled])[0])
+        # How near to the full image's pose is told with trained weights, in test_demo.py.
+        apart = [np.linalg.norm(record.pose.position - estimate.position) for estimate in full]
+        assert np.argmin(apart) == i
+
+
 def test_all_topics_of_the_interface_speak_of_the_same_frame(raw, localizer):
     heard = {}
     for message_type, topic in (

@@ -77,7 +77,7 @@ class Frames:
         try:
             message = deserialize_message(serialized, self._message_type)
             header, cause = message.header, rejection_cause(message)
-            image = decode_image(message)
+            image = decode_image(message, self._localizer.least_size)
             cause = "inference_error"
             estimate = self._localize(image, stamp_to_ns(header.stamp) / 1e9)
             if estimate.known and not pose_is_finite(estimate):

@@ -15,7 +15,13 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from mspn_ros.images import RAW_ENCODINGS, check_size, decode_compressed, decode_raw
+from mspn_ros.images import (
+    RAW_ENCODINGS,
+    LeastSize,
+    check_size,
+    decode_compressed,
+    decode_raw,
+)
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.records import UNKNOWN_SCENE, UNKNOWN_SCENE_ID, ImageError, ImageHW3, PoseEstimate
 
@@ -29,15 +35,17 @@ def stamp_to_ns(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def decode_image(message: Any) -> ImageHW3:
+def decode_image(message: Any, least: LeastSize | None = None) -> ImageHW3:
     """Decode a ``sensor_msgs/Image`` or ``CompressedImage`` -> (H, W, 3) uint8 RGB.
+
+    ``least`` lets a JPEG be scaled down while it is decoded, see ``decode_compressed``.
 
     Raises:
         ImageError: truncated, empty, mislabelled, corrupt, or an encoding that neither this
             package nor cv_bridge converts.
     """
     if isinstance(message, CompressedImage):
-        return decode_compressed(message.data)
+        return decode_compressed(message.data, least=least)
     if message.encoding in RAW_ENCODINGS:
         return decode_raw(
             message.data,
