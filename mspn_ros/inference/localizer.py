@@ -16,6 +16,7 @@ from mspn_ros.inference.engine_names import AUTO, check_engine_name
 from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.evidence import Evidence, gather_evidence
 from mspn_ros.inference.familiarity import confidence_of, growth_of
+from mspn_ros.inference.loaded_backbone import LoadedBackbone
 from mspn_ros.inference.model_reader import ModelReader
 from mspn_ros.inference.read_out import Answer, ReadOut
 from mspn_ros.inference.reloaded import Reloaded, compare
@@ -114,6 +115,11 @@ class Localizer:
     @property
     def _in_service(self) -> ReadOut | None:
         return self._model.read_out
+
+    @property
+    def backbone(self) -> LoadedBackbone:
+        """In service, behind its engine."""
+        return self._model.backbone
 
     @property
     def backbone_id(self) -> str:
