@@ -208,10 +208,10 @@ def bench_engines(arguments: argparse.Namespace) -> int:
         )
     rows = [
         (
-            f"{r.engine}, {r.scene}", str(r.frames), f"{100 * r.position_apart:.2f} %",
-            f"{100 * r.rotation_apart:.2f} %", f"{r.farthest_position:.1e}",
-            f"x{r.position_change:.3f}", f"x{r.rotation_change:.3f}",
-            f"{100 * r.same_scene:.2f} %", "yes" if r.within else "no",
+            f"{r.engine}, {r.scene}", str(r.frames), _percent(r.position_apart),
+            _percent(r.rotation_apart), f"{r.farthest_position:.1e}",
+            _times(r.position_change), _times(r.rotation_change),
+            _percent(r.same_scene), "yes" if r.within else "no",
         )
         for r in results
     ]  # fmt: skip
@@ -226,6 +226,14 @@ def bench_engines(arguments: argparse.Namespace) -> int:
         write_json(arguments.json, [asdict(result) for result in results])
         console.print(f"written: {arguments.json}", highlight=False)
     return 0
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"x{ratio:.3f}"
 
 
 def bench_scenes(arguments: argparse.Namespace) -> int:

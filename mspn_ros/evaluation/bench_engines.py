@@ -33,18 +33,19 @@ class EngineResult:
     ``position_apart``, ``rotation_apart``: medians of the distances between its poses and the plain
     path's, over the plain path's median error; ``farthest_position`` in the scene's unit, as a
     share of its extent. ``position_change``, ``rotation_change``: its median error over the plain
-    path's. ``same_scene``: share of frames for which both name the same scene. ``within``: whether
-    all of that is within the bounds.
+    path's; all four None where the plain path's median is infinite: most frames were taken for
+    another scene. ``same_scene``: share of frames for which both name the same scene. ``within``:
+    whether all of that is within the bounds.
     """
 
     engine: str
     scene: str
     frames: int
-    position_apart: float
-    rotation_apart: float
+    position_apart: float | None
+    rotation_apart: float | None
     farthest_position: float
-    position_change: float
-    rotation_change: float
+    position_change: float | None
+    rotation_change: float | None
     same_scene: float
     within: bool
 
@@ -117,17 +118,25 @@ def _compared(
         metrics.median_error(part)
         for part in (error.position, error.rotation_deg, own_error.position, own_error.rotation_deg)
     ]
-    apart = position / medians[0], rotation / medians[1]
-    change = medians[2] / medians[0], medians[3] / medians[1]
+    known = all(np.isfinite(medians))
+    apart = (position / medians[0], rotation / medians[1]) if known else (None, None)
+    change = (medians[2] / medians[0], medians[3] / medians[1]) if known else (None, None)
+    bounds = (MOST_APART, MOST_APART, 1 + MOST_WORSE, 1 + MOST_WORSE)
     return EngineResult(
         engine,
         scene,
         len(ours),
-        *apart,
+        apart[0],
+        apart[1],
         farthest / rows[scene].extent,
-        *change,
+        change[0],
+        change[1],
         share_same,
-        max(apart) <= MOST_APART and max(change) <= 1 + MOST_WORSE and share_same >= LEAST_SAME,
+        share_same >= LEAST_SAME
+        and all(
+            ratio is not None and ratio <= bound
+            for ratio, bound in zip((*apart, *change), bounds, strict=True)
+        ),
     )
 
 
