@@ -12,6 +12,7 @@ import torch
 from models import LANDMARKS, make_landmark_model, make_row, make_tiny_model
 
 from mspn_ros.inference.localizer import Localizer
+from mspn_ros.inference.model_reader import captured_trip
 from mspn_ros.inference.one_trip import MOST_TOGETHER, OneTrip, as_it_is
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.records import Intrinsics
@@ -161,6 +162,31 @@ def test_rows_without_room_are_refused(tmp_path):
     other = Localizer.load(make_landmark_model(tmp_path / "other"), "cpu")
     assert not trip.take(other._model.read_out)
     assert trip._rows.serves is before
+
+
+def once(step):
+    """Captures what the step gives now, as a graph of the wrong buffers would."""
+    result = step()
+    return lambda: result
+
+
+def refused(step):
+    raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+@pytest.mark.parametrize(
+    ("capture", "reason"),
+    [
+        (as_it_is, "one CUDA graph"),
+        (once, "no CUDA graph: its answers are not those of the same steps one by one"),
+        (refused, "no CUDA graph: operation not permitted when stream is capturing"),
+    ],
+)
+def test_a_graph_that_answers_something_else_never_serves(tmp_path, capture, reason):
+    model = Localizer.load(make_tiny_model(tmp_path / "m"), "cpu")._model
+    trip, said = captured_trip(model.backbone, model.read_out, capture)
+    assert said == reason
+    assert (trip is None) == (capture is not as_it_is)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mspn_ros.inference.cell_rays import Shot
+from mspn_ros.inference.engine_choice import trial_images
 from mspn_ros.inference.engines import TorchEngine, beside
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
-from mspn_ros.inference.one_trip import OneTrip, capture_cuda_graph
+from mspn_ros.inference.one_trip import Capture, OneTrip, capture_cuda_graph
 from mspn_ros.inference.read_out import Answer, Prior, ReadOut
 from mspn_ros.inference.served_rows import EmptyBankError, ServedRows
 from mspn_ros.records import ImageHW3, Intrinsics, ModelError, listing
@@ -25,6 +27,8 @@ from mspn_ros.store.files import file_stamp
 _SETTLED_S = 0.5
 # Of reading a bank that others write to meanwhile.
 _TRIES = 3
+# How far a captured graph's positions may be off those of its steps, as a share of the extent.
+_MOST_OFF = 1e-3
 
 
 class UnsettledError(ModelError):
@@ -165,12 +169,29 @@ def _trip(
         return None, "no CUDA graph: rows are read on demand"
     if before is not None and before.take(read_out):
         return before, "one CUDA graph"
+    return captured_trip(backbone, read_out, capture_cuda_graph)
+
+
+def captured_trip(
+    backbone: LoadedBackbone, read_out: ReadOut, capture: Capture
+) -> tuple[OneTrip | None, str]:
+    """The captured way, unless it cannot be captured or answers something else; and what to say."""
+    size = backbone.architecture.crop
+    images = list(trial_images(size).to(backbone.device))
+    shots = [Shot(size, size)] * len(images)
     # Whatever a driver or a library says to being captured.
     try:
-        size = backbone.architecture.crop
-        return OneTrip(backbone.engine, read_out, size, capture_cuda_graph), "one CUDA graph"
+        trip = OneTrip(backbone.engine, read_out, size, capture)
+        found = trip(read_out, images, shots, None, {}) or []
     except RuntimeError as error:
         return None, f"no CUDA graph: {str(error).partition(chr(10))[0]}"
+    plain = read_out(backbone.engine(torch.stack(images)), shots, None)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert theirs.row is not None
+        off = np.abs(ours.position - theirs.position).max() / theirs.row.extent
+        if ours.row is not theirs.row or not off <= _MOST_OFF:
+            return None, "no CUDA graph: its answers are not those of the same steps one by one"
+    return trip, "one CUDA graph"
 
 
 def _lost(before: LoadedModel, rows: ServedRows) -> list[str]:
