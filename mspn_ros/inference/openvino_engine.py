@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -99,11 +99,14 @@ class OpenVinoEngine:
         self._names = [name for name, part in features._asdict().items() if part is not None]
         try:
             with torch.inference_mode(), warnings.catch_warnings():
-                # OpenVINO traces by what PyTorch calls deprecated.
+                # PyTorch calls deprecated what OpenVINO reads best.
                 warnings.simplefilter("ignore")
                 model = library.convert_model(
-                    flat, example_input=example, input=[([-1, size, size, 3], np.uint8)]
+                    torch.jit.trace(flat, example, check_trace=False),  # type: ignore[no-untyped-call]
+                    example_input=example,
+                    input=[([-1, size, size, 3], np.uint8)],
                 )
+            _forget_traces()
             hints = {
                 "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][1],
                 "PERFORMANCE_HINT": "LATENCY",
@@ -130,6 +133,16 @@ class OpenVinoEngine:
             # Copies: the next call overwrites what the library hands out.
             parts = [torch.from_numpy(array.copy()) for array in found.values()]
         return Features(**dict(zip(self._names, parts, strict=True)))
+
+
+def _forget_traces() -> None:
+    """PyTorch keeps the types of all that was ever traced, and weights with them: a node that
+    exchanges its backbone would grow by it each time. Its own tests forget them so.
+    """
+    with suppress(AttributeError):
+        torch._C._jit_clear_class_registry()
+        torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
+        torch.jit._state._clear_class_state()
 
 
 class _Flat(nn.Module):
