@@ -94,6 +94,7 @@ setup(
     extras_require={
         "ros": ros_wheels("jazzy"),
         "ros-kilted": ros_wheels("kilted"),
+        "openvino": ["openvino>=2024.0"],
         "synthetic": ["pyvista>=0.43"],
         "test": ["pytest>=7", "ruff", "mypy", "types-PyYAML", "setuptools>=70.1"],
     },

@@ -24,6 +24,7 @@ PARAMETERS = {
     "image_topic": str,
     "transport": str,
     "device": str,
+    "engine": str,
     "use_sim_time": bool,
 }
 
@@ -94,6 +95,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("image_topic", "Topic of the camera images; empty: /camera/image_raw."),
             argument("transport", "Type of the image messages; empty: auto.", "", transports),
             argument("device", "auto | cpu | cuda | cuda:N; empty: auto."),
+            argument("engine", "What runs the backbone, see README.md; empty: auto."),
             argument("namespace", "Namespace of the node and its topics.", "mspn"),
             argument("params_file", "ROS 2 parameter file; other arguments come before it."),
             argument("use_sim_time", "Take the time from /clock; empty: false.", "", flags),

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from mspn_ros import __version__
 from mspn_ros.commands import add_scene, bench, data, learn, reproduce, run, scenes
+from mspn_ros.commands.models import add_model_arguments
 from mspn_ros.records import ConfigError, MspnError
 
 
@@ -72,11 +73,6 @@ def _output(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="model directory")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-
-
 def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
 
@@ -122,7 +118,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    _model(parser)
+    add_model_arguments(parser)
     _data(parser)
     _split(parser)
     parser.add_argument("--oracle", action="store_true", help="tell the model the true scene")
@@ -150,14 +146,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
-    _model(parser)
+    add_model_arguments(parser)
     parser.add_argument("--scene", help="that the images are of (default: let the network decide)")
     _output(parser, "runs/explain")
 
 
 def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag")
-    _model(parser)
+    add_model_arguments(parser)
     parser.add_argument("--image-topic", help="needed where the bag has several")
     parser.add_argument("--pose-topic", help="ground truth; 'none' ignores it")
     parser.add_argument("--scene", help="scene that the ground truth belongs to")

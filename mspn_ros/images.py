@@ -22,6 +22,9 @@ MAX_ASPECT = 32
 # Not all that Pillow knows: it hands EPS files to Ghostscript, for one.
 _ENCODED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 
+# (height, width) of an encoded image -> the least (height, width) that it is needed in.
+LeastSize = Callable[[int, int], tuple[int, int]]
+
 
 def _to_8_bit(image: Any) -> Any:
     """16-bit to 8-bit over the full range, as compiled cv_bridge does (65535 -> 255)."""
@@ -87,6 +90,7 @@ def decode_raw(
 
     ``data`` is any buffer (``array.array``, bytes, ndarray). Row padding (``step`` beyond the
     pixels) is honoured; missing or surplus bytes are refused, since both shear the picture.
+    Writable rgb8 without padding is not copied: the image is a view of ``data``.
 
     Raises:
         ImageError: unknown encoding, wrong step or length, empty or too large.
@@ -128,12 +132,17 @@ def decode_raw(
         ) from error
 
 
-def decode_compressed(data: Any, place: str = "compressed image") -> ImageHW3:
+def decode_compressed(
+    data: Any, place: str = "compressed image", least: LeastSize | None = None
+) -> ImageHW3:
     """Decode JPEG, PNG, WebP, BMP or PPM -> (H, W, 3) uint8 RGB.
 
     Pillow rather than OpenCV, which fills the missing part of a truncated JPEG with grey and
     says nothing; a pose from it would be wrong. EXIF orientation is left alone, as the tools
     that make poses leave it.
+
+    With ``least`` a JPEG is decoded to a half, a quarter or an eighth of its size, as long as it
+    stays as large as ``least`` says: quicker, and not the same pixels as a full image resized.
 
     Raises:
         ImageError: empty, truncated, corrupt, no image, or too large.
@@ -154,13 +163,33 @@ def decode_compressed(data: Any, place: str = "compressed image") -> ImageHW3:
                     "mono16",
                     2 * image.width,
                 )
-            return np.array(image.convert("RGB"))
+            if least is not None:
+                _scale_down(image, least(image.height, image.width))
+            # Here, since an error within NumPy's reading is a warning in old versions of Pillow.
+            image.load()
+            # Copied, since Pillow gives immutable bytes, of which torch warns.
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ImageError(
             f"{place} is none of {', '.join(_ENCODED_FORMATS)}; send one of these"
         ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{place} is truncated or corrupt ({error}); it is left out") from error
+
+
+def _scale_down(image: Any, least: tuple[int, int]) -> None:
+    """Have a JPEG that is not loaded yet decoded by fewer of its frequencies (libjpeg).
+
+    By divisors of both sides only: libjpeg rounds up, and the camera would then see a little more
+    than its intrinsics say. Other formats stay as they are.
+    """
+    for part in (8, 4, 2):
+        if image.width % part or image.height % part:
+            continue
+        width, height = image.width // part, image.height // part
+        if height >= least[0] and width >= least[1]:
+            image.draft(None, (width, height))
+            return
 
 
 def read_image(path: Path) -> ImageHW3:

@@ -61,12 +61,12 @@ class View:
         return resized.round_().clamp_(0, 255).to(torch.uint8).squeeze(0).permute(1, 2, 0)
 
     def prepared(self, image: ImageHW3, device: torch.device) -> Tensor:
-        """Resize and centre-crop on ``device``: (H, W, 3) array -> (3, size, size) uint8.
+        """Resize and centre-crop on ``device``: (H, W, 3) array -> (size, size, 3) uint8.
 
         The network normalises (see ``normalise``).
         """
         tensor = torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device)
-        return center_crop(self.resized(tensor), self.size).permute(2, 0, 1)
+        return center_crop(self.resized(tensor), self.size)
 
     def camera(self, intrinsics: Intrinsics) -> Intrinsics:
         """The camera that sees what ``prepared`` returns."""

@@ -1,9 +1,11 @@
 """CameraInfo: read as ROS means it, and it reaches the answers of a running node."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image as PilImage
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ros[ros]")
 
@@ -11,15 +13,15 @@ import ros_tools
 from dataset_files import write_walk
 from models import make_dense_model, make_landmark_model
 from rclpy.qos import QoSProfile
-from ros_tools import RosClient, raw_image
-from sensor_msgs.msg import CameraInfo, RegionOfInterest
+from ros_tools import RosClient, compressed_image
+from sensor_msgs.msg import CameraInfo, CompressedImage, RegionOfInterest
 
 from mspn_ros.datasets import read_scene
 from mspn_ros.datasets.bag_writer import write_bag
 from mspn_ros.datasets.bags import BagReader
 from mspn_ros.datasets.camera_info import camera_info_topic, intrinsics_of
 from mspn_ros.evaluation.replay import GroundTruth, replay_offline
-from mspn_ros.images import read_image
+from mspn_ros.images import decode_compressed, read_image
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node.live import replay_live
 from mspn_ros.node.process import LocalizerProcess
@@ -91,21 +93,29 @@ def test_a_fisheye_that_was_rectified_is_a_pinhole():
 def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
     model = make_dense_model(tmp_path / "model")
     localizer = Localizer.load(model, "cpu")
-    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    # A JPEG so large that it is decoded to a half; the camera is that of the image as sent.
+    picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    buffer = io.BytesIO()
+    PilImage.fromarray(picture).save(buffer, "JPEG")
+    encoded = buffer.getvalue()
+    image = decode_compressed(encoded, least=localizer.least_size)
+    assert image.shape == (240, 320, 3)
+    topic = "/camera/image_raw/compressed"
     parameters = {"model": str(model), "device": "cpu", "diagnostics_period": 0.2}
-    wide = info(width=160, height=120, k=[80.0, 0, 79.5, 0, 80, 59.5, 0, 0, 1])
+    parameters["image_topic"] = topic
+    wide = info(k=[320.0, 0, 319.5, 0, 320, 239.5, 0, 0, 1])
     with (
         ros_tools.ros_context() as context,
         LocalizerProcess("/dense", {**parameters, "scene": "hall"}) as process,
     ):
-        client = RosClient(context, "/dense", "/camera/image_raw")
+        client = RosClient(context, "/dense", topic, CompressedImage)
         cameras = client.node.create_publisher(
             CameraInfo, "/camera/camera_info", QoSProfile(depth=1)
         )
         client.wait_until_ready(process)
 
         def answers_like(camera):
-            record = client.ask(raw_image(image, "rgb8"))
+            record = client.ask(compressed_image(encoded))
             (expected,) = localizer.localize([image], "hall", cameras=[camera])
             turned = abs(record.pose.quaternion @ expected.quaternion)
             return turned == pytest.approx(1, abs=1e-9)
@@ -116,12 +126,12 @@ def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
         client.collector.wait_for(lambda: answers_like(named), 10)
         assert answers_like(named)
         assert not answers_like(None)
-        assert "focal length 80.0 px" in client.diagnostics()["camera_info"]
+        assert "focal length 320.0 px" in client.diagnostics()["camera_info"]
         # A camera that cannot be this one is not used, and the node says so.
-        cameras.publish(info(width=120, height=160))
+        cameras.publish(info(width=480, height=640))
         client.collector.wait_for(lambda: answers_like(None), 10)
         assert answers_like(None)
-        assert "the images are of 160x120" in _warning(client)
+        assert "the images are of 320x240 as decoded" in _warning(client)
         client.close()
 
 

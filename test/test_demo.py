@@ -1,18 +1,21 @@
 """The packaged model and bag keep the demo's promises, and the demo notices where they do not."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PilImage
 
 from mspn_ros.commands.run import replay_offline
 from mspn_ros.datasets import read_scene
 from mspn_ros.datasets.bags import BagReader
 from mspn_ros.demo import BAG, MODEL, largest_difference, make_checks
 from mspn_ros.evaluation.replay import ground_truth
-from mspn_ros.images import read_image
+from mspn_ros.images import decode_compressed, read_image
 from mspn_ros.inference.localizer import Localizer
+from mspn_ros.metrics import rotation_error_deg
 from mspn_ros.node.parameters import parameter_table_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +90,39 @@ def test_look_alike_rooms_are_told_apart_where_colours_do_not_tell_them(replayed
             np.array([pair.index(answer.scene) for answer in answers]),
         )
         assert max(accuracies) < 0.8, pair
+
+
+def test_poses_of_scaled_jpegs_stay_within_five_percent_of_the_median_error():
+    localizer = Localizer.load(MODEL, "cpu")
+    with BagReader(BAG) as bag:
+        frames = [image.decode() for image in bag.images()][::18]
+    sent = []
+    for frame in frames:
+        # Enlarged and with a sensor's noise, as a camera of this many pixels would send it.
+        large = PilImage.fromarray(frame).resize((1280, 960), PilImage.Resampling.LANCZOS)
+        noise = np.random.default_rng(len(sent)).normal(0, 3, (960, 1280, 1))
+        buffer = io.BytesIO()
+        noisy = np.clip(np.round(large + noise), 0, 255).astype(np.uint8)
+        PilImage.fromarray(noisy).save(buffer, "JPEG", quality=90)
+        sent.append(buffer.getvalue())
+    full = localizer.localize([decode_compressed(encoded) for encoded in sent])
+
+    def apart(least, expected):
+        """Median differences from the poses of full images, in shares of held-out medians."""
+        images = [decode_compressed(encoded, least=least) for encoded in sent]
+        assert {image.shape for image in images} == {(*expected, 3)}
+        shares = []
+        for whole, estimate in zip(full, localizer.localize(images), strict=True):
+            assert estimate.scene == whole.scene
+            held_out = next(r for r in localizer.rows if r.name == whole.scene).held_out
+            moved = np.linalg.norm(estimate.position - whole.position)
+            turned = rotation_error_deg(estimate.quaternion, whole.quaternion)
+            shares.append((moved / held_out.median_position, turned / held_out.median_rotation_deg))
+        return np.median(shares, axis=0)
+
+    assert (apart(localizer.least_size, (480, 640)) <= 0.05).all()
+    # It is the size that keeps them: an eighth breaks the bound.
+    assert (apart(lambda *_: (100, 100), (120, 160)) > 0.05).all()
 
 
 def test_a_live_frame_that_was_overtaken_is_not_compared(replayed):

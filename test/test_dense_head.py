@@ -14,6 +14,7 @@ from training_tools import train
 from mspn_ros.datasets import read_scene
 from mspn_ros.geometry import matrix_to_quaternion, nearest_rotation, quaternion_to_matrix
 from mspn_ros.images import read_image
+from mspn_ros.inference.cell_rays import CellRays, Shot
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.network.coding import MATRIX_PARAMETERS, PoseCoding
@@ -25,7 +26,7 @@ from mspn_ros.records import ConfigError, Intrinsics
 from mspn_ros.store.scene_bank import SceneBank
 from mspn_ros.training.config import AugmentConfig
 from mspn_ros.training.finish import write_model
-from mspn_ros.view import camera_vector, cell_centres, pixel_rays
+from mspn_ros.view import View, camera_vector, cell_centres, pixel_rays
 
 
 def rotations(count, seed=0):
@@ -209,6 +210,16 @@ def test_the_camera_decides_the_rotation_and_the_scenes_own_stands_in(model):
     assert ask(None, picture=image_of(160, 120)).known
     with pytest.raises(ConfigError, match="160x120 pixels cannot have taken an image of 120x160"):
         ask(own, picture=image_of(160, 120))
+
+
+def test_a_scaled_image_is_seen_along_the_rays_of_the_full_one(model):
+    camera = Intrinsics(500.0, 510.0, 322.5, 236.0, 640, 480, (-0.3, 0.1, 0.001, -0.002))
+    for view in (View(64, 72, "squeeze"), View(64, 72)):
+        rays = CellRays([], view, 4, torch.device("cpu"))
+        full = rays([Shot(480, 640, camera)], [0])
+        for part in (2, 4, 8):
+            scaled = rays([Shot(480 // part, 640 // part, camera)], [0])
+            np.testing.assert_allclose(scaled, full, atol=1e-6)
 
 
 def test_a_batch_of_mixed_cameras_answers_as_one_by_one(model):

@@ -109,6 +109,17 @@ def test_yuv_is_decoded_by_bt601(encoding):
     assert np.abs(image - expected).max() <= 1.5
 
 
+def test_tight_rgb8_is_a_view_of_the_message():
+    data = array.array("B", RGB.tobytes())
+    image = decode_raw(data, 6, 10, "rgb8", 30)
+    assert np.shares_memory(image, np.frombuffer(data, np.uint8))
+    # Bytes that may not be written to, and rows with padding between, have to be copied.
+    fixed, padded = bytes(data), array.array("B", bytes(6 * 32))
+    for source, step in ((fixed, 30), (padded, 32)):
+        image = decode_raw(source, 6, 10, "rgb8", step)
+        assert not np.shares_memory(image, np.frombuffer(source, np.uint8))
+
+
 def test_16_bit_is_scaled_over_the_full_range():
     values = np.array([[0, 128, 129, 32768, 65407, 65535]], np.uint16)
     image = decode_raw(values.tobytes(), 1, 6, "mono16", 12)
@@ -268,6 +279,115 @@ def test_damaged_bytes_never_give_anything_but_image_errors(fmt):
         except ImageError:
             refused += 1
     assert refused > 0
+
+
+# --- JPEG decoded to about the needed size -------------------------------------------------
+
+
+def smooth(height, width, seed=0):
+    """A picture without fine detail, (H, W, 3) uint8."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def at_least(height, width):
+    return lambda *_: (height, width)
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "expected"),
+    [
+        ((96, 160), (96, 160), (96, 160)),
+        ((96, 160), (49, 80), (96, 160)),  # a half would be too low
+        ((96, 160), (48, 81), (96, 160)),  # or too narrow
+        ((96, 160), (48, 80), (48, 80)),
+        ((96, 160), (24, 40), (24, 40)),
+        ((96, 160), (1, 1), (12, 20)),  # an eighth is the least there is
+        ((96, 160), (500, 500), (96, 160)),  # nothing is ever enlarged
+        ((92, 164), (1, 1), (23, 41)),  # no whole eighth
+        ((95, 161), (1, 1), (95, 161)),  # no whole part at all
+    ],
+)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"mode": "L"}, {"mode": "CMYK"}],
+    ids=str,
+)
+def test_jpegs_are_scaled_by_whole_parts_to_no_less_than_is_asked(size, least, expected, options):
+    options = dict(options)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(smooth(*size)).convert(options.pop("mode", "RGB"))
+    picture.save(buffer, "JPEG", quality=95, **options)
+    full = decode_compressed(buffer.getvalue())
+    image = decode_compressed(buffer.getvalue(), least=at_least(*least))
+    assert (full.shape, image.shape) == ((*size, 3), (*expected, 3))
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+    # A pixel is the mean of those that it stands for: the same picture, neither cut nor shifted.
+    part = size[0] // expected[0]
+    means = full.reshape(expected[0], part, expected[1], part, 3).mean((1, 3))
+    assert np.abs(image - means).mean() < 1.5
+
+
+def test_the_needed_size_is_asked_of_the_size_as_sent():
+    asked = []
+    decode_compressed(encoded("JPEG"), least=lambda *size: asked.append(size) or (1, 1))
+    assert asked == [(6, 10)]
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP", "BMP", "PPM"])
+def test_other_formats_are_not_scaled(fmt):
+    data = encoded(fmt, smooth(32, 48))
+    np.testing.assert_array_equal(
+        decode_compressed(data, least=at_least(1, 1)), decode_compressed(data)
+    )
+
+
+def test_a_16_bit_png_and_a_turned_jpeg_stay_what_they_are_when_scaled():
+    values = GREY[..., 0].astype(np.uint16) * 257
+    image = decode_compressed(encoded("PNG", values), least=at_least(1, 1))
+    np.testing.assert_array_equal(image, np.repeat(GREY, 3, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees"
+    turned = encoded("JPEG", smooth(32, 48), exif=exif)
+    assert decode_compressed(turned, least=at_least(16, 24)).shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_refused_scaled_where_it_is_refused_whole(progressive):
+    whole = encoded(
+        "JPEG",
+        np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8),
+        progressive=progressive,
+    )
+    for length in range(0, len(whole), 97):
+        with pytest.raises(ImageError) as full:
+            decode_compressed(whole[:length], "cam")
+        with pytest.raises(ImageError) as scaled:
+            decode_compressed(whole[:length], "cam", at_least(1, 1))
+        assert str(scaled.value).partition("(")[0] == str(full.value).partition("(")[0]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_jpegs_never_give_anything_but_image_errors_when_scaled(progressive):
+    whole = encoded("JPEG", smooth(48, 64), progressive=progressive)
+    rng = np.random.default_rng(4)
+    outcomes = {"refused": 0, "decoded": 0}
+    for _ in range(300):
+        broken = bytearray(whole)
+        for position in rng.integers(0, len(broken), 3):
+            broken[position] = rng.integers(0, 256)
+        try:
+            image = decode_compressed(broken, least=at_least(16, 16))
+        except ImageError:
+            outcomes["refused"] += 1
+        else:
+            # A broken header may claim another size, but no image is smaller than asked for it.
+            full = decode_compressed(broken)
+            assert (np.array(image.shape) >= np.minimum(full.shape, (16, 16, 3))).all()
+            outcomes["decoded"] += 1
+    assert min(outcomes.values()) > 0
 
 
 def test_files_are_read_and_missing_ones_refused(tmp_path):

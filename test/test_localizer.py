@@ -41,6 +41,15 @@ def test_alone_and_in_a_batch_agree(localizer, pictures):
         np.testing.assert_allclose(alone.quaternion, estimate.quaternion, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(480, 640), (1080, 1920), (1920, 1080), (100, 75), (72, 72)])
+def test_the_least_size_is_three_times_that_of_the_resized_image_or_more(localizer, size):
+    resized = localizer.architecture.view.resized_shape(*size)
+    least = localizer.least_size(*size)
+    assert min(least) > 3 * min(resized)
+    for side, needed in zip(least, resized, strict=True):
+        assert 3 * needed <= side <= 4 * needed
+
+
 def test_different_images_give_different_poses(localizer, pictures):
     # Without this, a localizer that answers a constant would pass the two tests above.
     positions = np.array([e.position for e in localizer.localize(pictures)])

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from lifecycle_msgs.srv import ChangeState
 from models import make_tiny_model
 from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter
+from rclpy.serialization import deserialize_message, serialize_message
 from ros_tools import RosClient, compressed_image, raw_image
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Int32, String
 from std_srvs.srv import Trigger
 
@@ -30,7 +32,7 @@ from mspn_ros.geometry import viewing_direction
 from mspn_ros.images import RAW_ENCODINGS, decode_compressed
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.scene_filter import SceneFilter
-from mspn_ros.node.messages import decode_image
+from mspn_ros.node.messages import RawImage, decode_image, read_message
 from mspn_ros.node.parameters import PARAMETERS, parameter_table_markdown
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.worker import Milestones, NewestFrameWorker
@@ -135,6 +137,19 @@ def test_compressed_frames_get_the_pose_of_the_localizer_in_process(compressed, 
         encoded = jpeg(picture(seed))
         record = compressed.ask(compressed_image(encoded))
         assert_same_pose(record, localizer.localize([decode_compressed(encoded)])[0])
+
+
+def test_large_compressed_frames_get_the_pose_of_the_scaled_image(compressed, localizer):
+    sent = [jpeg(picture(seed, 512, 640)) for seed in range(3)]
+    full = localizer.localize([decode_compressed(encoded) for encoded in sent])
+    for i, encoded in enumerate(sent):
+        scaled = decode_compressed(encoded, least=localizer.least_size)
+        assert scaled.shape == (256, 320, 3)
+        record = compressed.ask(compressed_image(encoded))
+        assert_same_pose(record, localizer.localize([scaled])[0])
+        # How near to the full image's pose is told with trained weights, in test_demo.py.
+        apart = [np.linalg.norm(record.pose.position - estimate.position) for estimate in full]
+        assert np.argmin(apart) == i
 
 
 def test_all_topics_of_the_interface_speak_of_the_same_frame(raw, localizer):
@@ -470,6 +485,64 @@ def test_decode_raw_agrees_with_cv_bridge(encoding, bridge_encoding):
     message = raw_image(as_encoding(picture(1), encoding), encoding)
     expected = bridge.imgmsg_to_cv2(message, "rgb8")
     np.testing.assert_array_equal(decode_image(message), expected)
+
+
+def same_reading(serialized):
+    """Whether read_message and rclpy make the same of bytes; what read_message made, or None."""
+
+    def outcome(read):
+        try:
+            message = read(serialized, Image)
+        except Exception as error:
+            return None, type(error)
+        try:
+            return message, decode_image(message)
+        except ImageError as error:
+            return message, str(error)
+
+    (message, image), (plain, expected) = outcome(read_message), outcome(deserialize_message)
+    assert isinstance(image, np.ndarray) == isinstance(expected, np.ndarray)
+    np.testing.assert_array_equal(image, expected)
+    if message is not None:
+        assert message.header == plain.header
+    return message, isinstance(image, np.ndarray)
+
+
+@pytest.mark.parametrize("encoding", RAW_ENCODINGS)
+@pytest.mark.parametrize("padding", [0, 6])
+def test_raw_messages_are_read_as_rclpy_reads_them_without_copying_pixels(encoding, padding):
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 24), np.uint8)
+    message = raw_image(pixels, encoding, padding)
+    message.width, message.height = (2, 10) if "16" in encoding else (4, 10)
+    message.header.frame_id = "ein Präfix/camera"
+    message.header.stamp.sec, message.header.stamp.nanosec = -3, 999_999_999
+    serialized = serialize_message(message)
+    read, decoded = same_reading(serialized)
+    assert decoded
+    assert isinstance(read, RawImage)
+    assert np.shares_memory(read.data, np.frombuffer(serialized, np.uint8))
+
+
+def test_messages_that_are_not_read_in_place_are_rclpys():
+    for message in (raw_image(picture(1)[..., 0], "8SC1"), compressed_image(b"x"), Image()):
+        read = read_message(serialize_message(message), type(message))
+        assert read == message
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "mono16"])
+def test_damaged_raw_messages_are_read_or_refused_as_rclpy_does(encoding):
+    message = raw_image(picture(2, 6, 8), encoding)
+    message.header.frame_id = "ein Präfix/camera"
+    whole = serialize_message(message)
+    rng = np.random.default_rng(0)
+    outcomes = Counter()
+    for i in range(1500):
+        broken = bytearray(whole)
+        for position in rng.integers(0, 60 if i % 3 else len(broken), rng.integers(0, 4)):
+            broken[position] = rng.choice([0, 1, 255, rng.integers(0, 256)])
+        length = len(broken) if i % 2 else rng.integers(0, len(broken))
+        outcomes[same_reading(bytes(broken[:length]))[1]] += 1
+    assert min(outcomes[True], outcomes[False]) > 10
 
 
 def test_encodings_that_cv_bridge_does_not_convert_are_refused_with_a_remedy():

@@ -65,7 +65,7 @@ def test_the_camera_projects_where_the_prepared_image_shows(height, width, fit):
         # A soft bright dot at (u, v), found again by its centre of mass.
         dot = 250 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 18)
         image = np.repeat(dot[..., None], 3, 2).round().astype(np.uint8)
-        seen = view.prepared(image, torch.device("cpu"))[0].double().numpy()
+        seen = view.prepared(image, torch.device("cpu"))[..., 0].double().numpy()
         y, x = np.mgrid[:64, :64]
         found = (seen * x).sum() / seen.sum(), (seen * y).sum() / seen.sum()
         ray = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
@@ -73,11 +73,11 @@ def test_the_camera_projects_where_the_prepared_image_shows(height, width, fit):
         np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-def test_prepare_gives_planes_in_rgb_order():
+def test_prepare_keeps_the_order_of_the_channels():
     even = np.tile(np.uint8([200, 100, 30]), (40, 50, 1))
-    planes = View(24, 32).prepared(even, torch.device("cpu"))
-    assert (planes.shape, planes.dtype) == ((3, 24, 24), torch.uint8)
-    assert planes[:, 5, 5].tolist() == [200, 100, 30]
+    square = View(24, 32).prepared(even, torch.device("cpu"))
+    assert (square.shape, square.dtype) == ((24, 24, 3), torch.uint8)
+    assert square[5, 5].tolist() == [200, 100, 30]
 
 
 def test_normalise_follows_mean_and_deviation_of_each_channel():
@@ -93,8 +93,8 @@ def test_squeezing_shows_the_whole_image():
     corners[:20, :30] = 90
     corners[-20:, -30:] = 180
     seen = View(30, 99, "squeeze").prepared(corners, torch.device("cpu"))
-    assert seen.shape == (3, 30, 30)
-    assert (seen[0, 0, 0], seen[0, -1, -1], seen[0, 0, -1]) == (90, 180, 0)
+    assert seen.shape == (30, 30, 3)
+    assert (seen[0, 0, 0], seen[-1, -1, 0], seen[0, -1, 0]) == (90, 180, 0)
 
 
 def test_cells_divide_the_square_evenly():

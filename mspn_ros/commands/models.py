@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mspn_ros.inference.engine_names import AUTO, ENGINES
 from mspn_ros.terminal import notes
 
 if TYPE_CHECKING:
     from mspn_ros.inference.localizer import Localizer
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, where it runs, and by what."""
+    parser.add_argument("--model", type=Path, required=True, help="model directory")
+    add_device_arguments(parser)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a model runs, and by what."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--engine",
+        choices=(AUTO, *ENGINES),
+        default=AUTO,
+        metavar="NAME",
+        help=f"what runs the backbone: {AUTO}, {', '.join(ENGINES)} (default {AUTO})",
+    )
+
+
 def open_localizer(arguments: argparse.Namespace) -> Localizer:
-    """The model of ``--model`` on ``--device``; scenes that cannot be served are named.
+    """The model of ``--model``, ``--device`` and ``--engine``; names scenes that cannot be served.
 
     Raises:
         ModelError, ConfigError: see ``Localizer.load``.
     """
     from mspn_ros.inference.localizer import Localizer
 
-    localizer = Localizer.load(arguments.model, arguments.device)
+    localizer = Localizer.load(arguments.model, arguments.device, engine=arguments.engine)
     for reason in localizer.refused.values():
         notes.print(f"left out: {reason}", style="yellow", highlight=False)
     return localizer

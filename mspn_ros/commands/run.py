@@ -130,6 +130,7 @@ def replay_live(
             image_topic=image_topic,
             namespace=namespace,
             device=str(localizer.device),
+            engine=localizer.engine,
             progress=update,
         )
     answers, counts = live_answers(result, truth, localizer.rows)

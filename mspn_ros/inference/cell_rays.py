@@ -54,19 +54,23 @@ class CellRays:
         self, rows: Sequence[SceneRow], view: View, cells: int, device: torch.device
     ) -> None:
         self._view, self._cells, self._device = view, cells, device
-        self._cameras = [row.intrinsics for row in rows]
+        own = [row.intrinsics for row in rows]
+        # Those of the training frames, each once, and which of them is a row's.
+        self.cameras = list(dict.fromkeys(own))
+        self.camera_of_place = [self.cameras.index(camera) for camera in own]
         self._known: dict[tuple[int, int, Intrinsics | None], Tensor] = {}
 
     def __call__(self, shots: Sequence[Shot], places: Sequence[int]) -> Tensor:
         """Rays (B, C, 3) of each image; the row at its place stands in where it has no camera."""
         rays = [
-            self._of(shot.height, shot.width, shot.camera or self._cameras[place])
+            self.of(shot, self.cameras[self.camera_of_place[place]])
             for shot, place in zip(shots, places, strict=True)
         ]
         return torch.stack(rays)
 
-    def _of(self, height: int, width: int, camera: Intrinsics | None) -> Tensor:
-        """Rays (C, 3) of a camera in an image of this size."""
+    def of(self, shot: Shot, instead: Intrinsics | None) -> Tensor:
+        """Rays (C, 3) of an image; ``instead`` stands in for its camera where that is not known."""
+        height, width, camera = shot.height, shot.width, shot.camera or instead
         key = (height, width, camera)
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:

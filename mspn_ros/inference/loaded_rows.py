@@ -84,6 +84,11 @@ class LoadedRows:
             for shape in self._latest:
                 self._stack(shape)
 
+    @property
+    def distinct(self) -> list[LoadedGroup]:
+        """The groups that are loaded, each once."""
+        return list({id(group): group for group in self._groups.values()}.values())
+
     def groups(self, scenes: Collection[int]) -> tuple[dict[int, LoadedGroup], dict[int, str]]:
         """The groups of these scenes, by their places in the bank; of those that cannot be read,
         why.

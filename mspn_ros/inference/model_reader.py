@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mspn_ros.inference.cell_rays import Shot
+from mspn_ros.inference.engine_choice import trial_images
+from mspn_ros.inference.engines import TorchEngine, beside
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
-from mspn_ros.inference.read_out import ReadOut
+from mspn_ros.inference.one_trip import Capture, OneTrip, capture_cuda_graph
+from mspn_ros.inference.read_out import Answer, Prior, ReadOut
 from mspn_ros.inference.served_rows import EmptyBankError, ServedRows
-from mspn_ros.records import ModelError, listing
+from mspn_ros.records import ImageHW3, Intrinsics, ModelError, listing
 from mspn_ros.store.backbone_file import BACKBONE_FILE
 from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.bank_index import BankIndex
@@ -22,6 +27,8 @@ from mspn_ros.store.files import file_stamp
 _SETTLED_S = 0.5
 # Of reading a bank that others write to meanwhile.
 _TRIES = 3
+# How far a captured graph's positions may be off those of its steps, as a share of the extent.
+_MOST_OFF = 1e-3
 
 
 class UnsettledError(ModelError):
@@ -36,6 +43,9 @@ class LoadedModel:
 
     backbone: LoadedBackbone
     read_out: ReadOut | None
+    # Where it is captured: the whole way on the device.
+    trip: OneTrip | None = None
+    trip_reason: str = ""
 
     @property
     def index(self) -> BankIndex | None:
@@ -47,12 +57,30 @@ class LoadedModel:
         """Rows that are not in service, by name or number, and why."""
         return self.read_out.rows.refused if self.read_out is not None else {}
 
+    def answers(
+        self,
+        images: Sequence[ImageHW3],
+        cameras: Sequence[Intrinsics | None] | None,
+        forced: int | None,
+        prior: Prior,
+    ) -> list[Answer]:
+        """An answer for each image; see ``ReadOut``, of which there has to be one."""
+        assert self.read_out is not None
+        with beside(self.backbone.engine):
+            prepared, shots = self.backbone.prepare(images, cameras)
+            if self.trip is not None:
+                answers = self.trip(self.read_out, prepared, shots, forced, prior)
+                if answers is not None:
+                    return answers
+            features = self.backbone.engine(torch.stack(prepared))
+            return self.read_out(features, shots, forced, prior)
+
     def warm_up(self) -> None:
         """The first pass pays for lazy initialisation; a robot's first frame should not."""
         if self.read_out is not None:
             image = np.zeros((480, 640, 3), np.uint8)
             for images in ([image, image], [image]):
-                self.read_out(*self.backbone.features(images, None), None)
+                self.answers(images, None, None, {})
 
 
 class ModelReader:
@@ -61,8 +89,11 @@ class ModelReader:
     For one thread at a time.
     """
 
-    def __init__(self, model_dir: Path, device: torch.device, whole_bytes: int) -> None:
+    def __init__(
+        self, model_dir: Path, device: torch.device, engine: str, whole_bytes: int
+    ) -> None:
         self._model_dir, self._device, self._whole_bytes = model_dir, device, whole_bytes
+        self._engine = engine
         self._backbone_stamp: tuple[int, ...] | None = None
         self._doubted: tuple[tuple[int, ...] | None, float] = None, 0.0
 
@@ -75,13 +106,14 @@ class ModelReader:
             EmptyBankError: there is no row, and the backbone is not that of ``before``.
             UnsettledError: a file is being written; try again.
             ModelError: backbone or bank is missing, damaged, or no row can be served.
+            ConfigError: see ``make_engine``.
         """
         # Taken before the file is read: a change meanwhile shows at the next look.
         stamp = file_stamp(self._model_dir / BACKBONE_FILE)
         if before is not None and stamp == self._backbone_stamp:
             backbone = before.backbone
         else:
-            backbone = LoadedBackbone(self._model_dir, self._device)
+            backbone = LoadedBackbone(self._model_dir, self._device, self._engine)
             if before is not None and backbone.identity == before.backbone.identity:
                 backbone = before.backbone
         same = before is not None and backbone is before.backbone
@@ -95,7 +127,9 @@ class ModelReader:
         else:
             made_for = backbone.architecture, backbone.grids, self._device
             earlier = before.read_out if before is not None and same else None
-            model = LoadedModel(backbone, ReadOut(rows, *made_for, before=earlier))
+            read_out = ReadOut(rows, *made_for, before=earlier)
+            trip, reason = _trip(backbone, read_out, before.trip if before and same else None)
+            model = LoadedModel(backbone, read_out, trip, reason)
         if not same:
             model.warm_up()
         self._backbone_stamp, self._doubted = stamp, (None, 0.0)
@@ -121,6 +155,43 @@ class ModelReader:
                 rows.close()
                 raise UnsettledError(f"{path}: {listing(lost)} cannot be read just now")
         return rows
+
+
+def _trip(
+    backbone: LoadedBackbone, read_out: ReadOut, before: OneTrip | None
+) -> tuple[OneTrip | None, str]:
+    """The captured way, and what to say of it; none on a CPU, where calls cost little beside work,
+    nor for the plain path and for rows that are read on demand.
+    """
+    if backbone.device.type != "cuda" or backbone.engine.name == TorchEngine.name:
+        return None, ""
+    if not read_out.rows.whole:
+        return None, "no CUDA graph: rows are read on demand"
+    if before is not None and before.take(read_out):
+        return before, "one CUDA graph"
+    return captured_trip(backbone, read_out, capture_cuda_graph)
+
+
+def captured_trip(
+    backbone: LoadedBackbone, read_out: ReadOut, capture: Capture
+) -> tuple[OneTrip | None, str]:
+    """The captured way, unless it cannot be captured or answers something else; and what to say."""
+    size = backbone.architecture.crop
+    images = list(trial_images(size).to(backbone.device))
+    shots = [Shot(size, size)] * len(images)
+    # Whatever a driver or a library says to being captured.
+    try:
+        trip = OneTrip(backbone.engine, read_out, size, capture)
+        found = trip(read_out, images, shots, None, {}) or []
+    except RuntimeError as error:
+        return None, f"no CUDA graph: {str(error).partition(chr(10))[0]}"
+    plain = read_out(backbone.engine(torch.stack(images)), shots, None)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert theirs.row is not None
+        off = np.abs(ours.position - theirs.position).max() / theirs.row.extent
+        if ours.row is not theirs.row or not off <= _MOST_OFF:
+            return None, "no CUDA graph: its answers are not those of the same steps one by one"
+    return trip, "one CUDA graph"
 
 
 def _lost(before: LoadedModel, rows: ServedRows) -> list[str]:

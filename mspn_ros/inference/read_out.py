@@ -171,15 +171,16 @@ class ReadOut:
             # One copy back from the device instead of four.
             packed = torch.cat(parts, 1).cpu().numpy()
             for i, place, row in zip(images, places, packed, strict=True):
-                answers[i] = _answer(likely[i], group.rows[place], row)
+                answers[i] = answer_of(likely[i], group.rows[place], row)
         nothing = np.full(8, np.nan)
         for i, one in enumerate(likely):
             if one.scene in troubles:
-                answers[i] = _answer(one, None, nothing)._replace(trouble=troubles[one.scene])
+                answers[i] = answer_of(one, None, nothing)._replace(trouble=troubles[one.scene])
         return [answers[i] for i in range(len(shots))]
 
 
-def _answer(likely: Likely, row: SceneRow | None, packed: Array) -> Answer:
+def answer_of(likely: Likely, row: SceneRow | None, packed: Array) -> Answer:
+    """From familiarity, position, quaternion, and the covariance where there is one, as numbers."""
     known, position, quaternion, covariance = np.split(packed, (1, 4, 8))
     own = covariance.reshape(6, 6) if covariance.size else None
     familiarity = float(known[0]) if np.isfinite(known[0]) else None

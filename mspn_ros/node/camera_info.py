@@ -53,7 +53,8 @@ class CameraListener:
             self._latest = serialized
 
     def camera(self, height: int, width: int) -> Intrinsics | None:
-        """The camera of an image of this size; None where nothing usable is known of it."""
+        """The camera of an image that was decoded to this size; None where nothing usable is known
+        of it. It is of the size as sent."""
         with self._lock:
             latest = self._latest
         if latest is None:
@@ -68,7 +69,7 @@ class CameraListener:
         elif not self._said.fits(width, height):
             self.trouble = (
                 f"it is of {self._said.width}x{self._said.height} pixels, the images are of "
-                f"{width}x{height}"
+                f"{width}x{height} as decoded"
             )
         else:
             return self._said

@@ -6,14 +6,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
 from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node.camera_info import CameraListener
-from mspn_ros.node.messages import decode_image, pose_is_finite, rejection_cause, stamp_to_ns
+from mspn_ros.node.messages import (
+    decode_image,
+    pose_is_finite,
+    read_message,
+    rejection_cause,
+    stamp_to_ns,
+)
 from mspn_ros.node.outputs import Outputs, image_qos
 from mspn_ros.node.parameters import read_parameter
 from mspn_ros.node.worker import Milestones
@@ -41,6 +47,8 @@ class Frames:
         """Frames are of this type and come from the topic ``camera`` from now on."""
         self._message_type, self._camera = message_type, camera
         self._filter = SceneFilter(0.0)
+        # The first message of a type takes 0.2 s to read: let it be this one.
+        read_message(serialize_message(message_type()), message_type)
         self.renew()
 
     def end(self) -> None:
@@ -77,9 +85,9 @@ class Frames:
         """Answer one frame; its milestones, or the cause why it was rejected."""
         header, cause = Header(), "malformed_message"
         try:
-            message = deserialize_message(serialized, self._message_type)
+            message = read_message(serialized, self._message_type)
             header, cause = message.header, rejection_cause(message)
-            image = decode_image(message)
+            image = decode_image(message, self._localizer.least_size)
             decoded_s, cause = time.monotonic(), "inference_error"
             estimate = self._localize(image, stamp_to_ns(header.stamp) / 1e9)
             localized_s = time.monotonic()

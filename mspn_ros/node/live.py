@@ -23,6 +23,7 @@ from mspn_ros.datasets.bags import (
     camera_at,
 )
 from mspn_ros.datasets.camera_info import camera_info_topic
+from mspn_ros.inference.engine_names import AUTO
 from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.collector import Collector, LiveRecord
 from mspn_ros.node.process import LocalizerProcess
@@ -121,12 +122,14 @@ def replay_live(
     image_topic: str | None = None,
     namespace: str = NAMESPACE,
     device: str = "auto",
+    engine: str = AUTO,
     progress: Progress | None = None,
 ) -> LiveResult:
     """Play ``bag`` over DDS at its own rate into a localizer and collect what it publishes.
 
     A localizer that runs in ``namespace`` is used, provided it serves ``model_dir``'s backbone;
-    otherwise one is started for ``model_dir`` on ``device`` and ended by SIGINT afterwards.
+    otherwise one is started for ``model_dir`` on ``device`` with ``engine`` and ended by SIGINT
+    afterwards.
     ``image_topic`` picks the bag's topic; a running node gets the images on the topic it listens
     to. ``progress(done, total)`` is called after each published frame. The environment gets what
     ``loopback_environment`` returns.
@@ -153,6 +156,7 @@ def replay_live(
                 "image_topic": reader.image_topic,
                 "transport": "compressed" if msgtype == COMPRESSED_IMAGE else "raw",
                 "device": device,
+                "engine": engine,
             }
             process = stack.enter_context(LocalizerProcess(namespace, options))
             wait_for_catalogue(collector, process)

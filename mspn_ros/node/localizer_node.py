@@ -137,7 +137,11 @@ class LocalizerNode(LifecycleNode):
         # Before the model is read: what changes meanwhile shows at the first look.
         watch = ModelWatch(self._model_dir())
         try:
-            localizer = Localizer.load(self._model_dir(), read_parameter(self, "device"))
+            localizer = Localizer.load(
+                self._model_dir(),
+                read_parameter(self, "device"),
+                engine=read_parameter(self, "engine"),
+            )
             _require_scene(localizer.scenes, read_parameter(self, "scene"))
         except BaseException:
             watch.close()

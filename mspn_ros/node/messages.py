@@ -6,16 +6,26 @@ import functools
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rclpy.serialization import deserialize_message
 from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from mspn_ros.images import RAW_ENCODINGS, check_size, decode_compressed, decode_raw
+from mspn_ros.datasets.bags import ros2_types
+from mspn_ros.images import (
+    RAW_ENCODINGS,
+    LeastSize,
+    check_size,
+    decode_compressed,
+    decode_raw,
+)
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.records import UNKNOWN_SCENE, UNKNOWN_SCENE_ID, ImageError, ImageHW3, PoseEstimate
 
@@ -29,15 +39,65 @@ def stamp_to_ns(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def decode_image(message: Any) -> ImageHW3:
-    """Decode a ``sensor_msgs/Image`` or ``CompressedImage`` -> (H, W, 3) uint8 RGB.
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """The fields of a ``sensor_msgs/Image``; ``data`` is a view of the bytes that DDS gave."""
+
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+def read_message(serialized: bytes, message_type: Any) -> Any:
+    """Read a serialized ``sensor_msgs/Image`` or ``CompressedImage``, without copying raw pixels.
+
+    An Image in one of RAW_ENCODINGS comes as ``RawImage``, read by rosbags: rclpy would copy the
+    pixels twice. What rosbags cannot read is left for rclpy to read or refuse.
+
+    Raises:
+        Exception: whatever rclpy raises of bytes that are no such message.
+    """
+    image = _read_raw(serialized) if message_type is Image else None
+    return image if image is not None else deserialize_message(serialized, message_type)
+
+
+def _read_raw(serialized: bytes) -> RawImage | None:
+    try:
+        read: Any = ros2_types().deserialize_cdr(memoryview(serialized), "sensor_msgs/msg/Image")
+        if read.encoding not in RAW_ENCODINGS:
+            return None
+        stamp = Time(sec=int(read.header.stamp.sec), nanosec=int(read.header.stamp.nanosec))
+        # To rclpy a string ends with its first NUL.
+        header = Header(stamp=stamp, frame_id=read.header.frame_id.partition("\0")[0])
+        return RawImage(
+            header,
+            read.height,
+            read.width,
+            read.encoding,
+            read.is_bigendian,
+            read.step,
+            read.data,
+        )
+    # rosbags parses damaged bytes with bare struct, assert and slices, see datasets/bags.py.
+    except Exception:
+        return None
+
+
+def decode_image(message: Any, least: LeastSize | None = None) -> ImageHW3:
+    """Decode a ``sensor_msgs/Image``, ``CompressedImage`` or ``RawImage`` -> (H, W, 3) uint8 RGB.
+
+    ``least`` lets a JPEG be scaled down while it is decoded, see ``decode_compressed``.
 
     Raises:
         ImageError: truncated, empty, mislabelled, corrupt, or an encoding that neither this
             package nor cv_bridge converts.
     """
     if isinstance(message, CompressedImage):
-        return decode_compressed(message.data)
+        return decode_compressed(message.data, least=least)
     if message.encoding in RAW_ENCODINGS:
         return decode_raw(
             message.data,

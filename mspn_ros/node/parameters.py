@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mspn_ros.inference.engine_names import AUTO, ENGINES
 from mspn_ros.records import ConfigError
 
 Value = str | bool | float
@@ -79,6 +80,12 @@ PARAMETERS = (
         "auto",
         "Where the network runs; auto takes CUDA when present.",
         pattern=r"auto|cpu|cuda(:\d{1,3})?",
+    ),
+    NodeParameter(
+        "engine",
+        AUTO,
+        "What runs the backbone; auto takes the fastest that is as good as exact on the device.",
+        choices=(AUTO, *ENGINES),
     ),
     NodeParameter(
         "autostart",

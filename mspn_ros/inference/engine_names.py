@@ -1,0 +1,26 @@
+"""The names of engines; apart from them, so that ``--help`` need not import PyTorch."""
+
+from __future__ import annotations
+
+from mspn_ros.records import ConfigError
+
+# The fastest that is as good as exact on the device, see inference/engine_choice.py.
+AUTO = "auto"
+ENGINES = (
+    "openvino_float32",
+    "openvino_float16",
+    "openvino_bfloat16",
+    "torch_bfloat16",
+    "torch_float16",
+    "torch_float32",
+)
+
+
+def check_engine_name(name: str) -> None:
+    """Refuse what is no engine.
+
+    Raises:
+        ConfigError: it is neither auto nor one of ENGINES.
+    """
+    if name not in (AUTO, *ENGINES):
+        raise ConfigError(f"engine {name!r} is unknown; use {AUTO} or one of {', '.join(ENGINES)}")
