@@ -35,6 +35,7 @@ def test_every_frame_of_every_load_is_accounted_for(tmp_path, capfd, monkeypatch
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     words = ("--rates", "max", 20, "--sizes", "160x120", "--seconds", 0.8, "--json", file)
+    words += ("--engine", "torch_float32")  # not what a node on its own would take everywhere
     code, out, err = run_bench(capfd, "--model", model, *words)
     assert code == 0, err
     results = json.loads(file.read_text())
@@ -91,6 +92,7 @@ def assert_sound(result):
         (("--transports", "avi"), "--transports: 'avi' is not one of raw, compressed"),
         (("--seconds", "0"), "--seconds: 0 is not 0.5 to 3600"),
         (("--seconds", "nan"), "--seconds: nan"),
+        (("--engine", "steam"), "--engine: invalid choice: 'steam'"),
         (("--model", "/no/such/model", "--transports", "raw"), "/no/such/model"),
     ],
 )
