@@ -17,9 +17,10 @@ from mspn_ros.cli import main
 from mspn_ros.evaluation.bench_frames import camera_frames, write_random_model
 from mspn_ros.evaluation.node_loads import OVERLOAD, NodeResult
 from mspn_ros.inference.localizer import Localizer
-from mspn_ros.node.bench_camera import MESSAGE_TYPES
+from mspn_ros.node.bench_camera import MESSAGE_TYPES, CameraProcess
 from mspn_ros.node.bench_node import _serialized
 from mspn_ros.node.messages import decode_image
+from mspn_ros.records import RosError
 
 
 def run_bench(capfd, *words):
@@ -34,6 +35,7 @@ def test_every_frame_of_every_load_is_accounted_for(tmp_path, capfd, monkeypatch
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     words = ("--rates", "max", 20, "--sizes", "160x120", "--seconds", 0.8, "--json", file)
+    words += ("--engine", "torch_float32")  # not what a node on its own would take everywhere
     code, out, err = run_bench(capfd, "--model", model, *words)
     assert code == 0, err
     results = json.loads(file.read_text())
@@ -46,10 +48,8 @@ def test_every_frame_of_every_load_is_accounted_for(tmp_path, capfd, monkeypatch
         assert f"{result['transport']} 160x120, {result['rate']}" in out
     for steady, most in (results[:2], results[2:]):
         assert steady["asked_hz"] == 20
-        assert most["asked_hz"] >= OVERLOAD * steady["answered_hz"] > 0
-        # Twenty a second for 0.8 s, as far as the machine lets the camera.
-        assert 2 <= steady["published"] <= 17
-        assert most["published"] > steady["published"]
+        assert steady["poses"] == steady["answered"]
+        assert most["asked_hz"] >= OVERLOAD * steady["answered_hz"]
     assert not list(folder.iterdir())
 
 
@@ -58,21 +58,26 @@ def assert_sound(result):
     handled = result["answered"] + result["overtaken"] + result["rejected"]
     assert result["received"] == handled
     assert result["rejected"] == 0
-    # The node is told to answer each frame with a pose, and answers are not lost.
-    assert result["poses"] == result["answered"] > 0
-    assert 0 < result["answered_hz"] <= result["offered_hz"] <= 1.2 * result["asked_hz"]
+    # The node is told to answer each frame with a pose.
+    assert 0 < result["poses"] <= result["answered"]
+    # A late camera does not make up for frames, so it can only publish fewer; one is rounding.
+    assert result["published"] <= result["asked_hz"] * result["seconds"] + 2
+    assert 0 < result["answered_hz"] <= result["offered_hz"]
     assert (result["device"], result["engine"], result["cameras"]) == ("cpu", "torch_float32", 1)
-    stages = [result[f"{stage}_ms"] for stage in ("waiting", "decode", "localize", "publish")]
-    for times in (*stages, result["ros_adds_ms"]):
-        assert 0 <= times["p50"] <= times["p95"]
-        assert times["p95"] <= result["latency_ms"]["p99"] or result["answered"] > 20
     latency, age = result["latency_ms"], result["age_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
-    # A frame is older when its pose is received than the node had it; and so are their medians.
-    assert latency["p50"] <= age["p50"] <= age["p95"] <= age["p99"]
-    ratio = latency["p50"] / result["localize_ms"]["p50"]
-    assert result["latency_ratio"]["p50"] == pytest.approx(ratio)
-    assert result["age_ratio"]["p50"] >= result["latency_ratio"]["p50"] >= 1
+    assert age["p50"] <= age["p95"] <= age["p99"]
+    # No frame spends more on a stage than on all, nor is its pose here before it was localized;
+    # then nor do percentiles. They are rounded to 0.01.
+    for stage in ("waiting", "decode", "localize", "publish", "ros_adds"):
+        times = result[f"{stage}_ms"]
+        assert 0 <= times["p50"] <= times["p95"]
+        assert all(times[p] <= latency[p] + 0.02 for p in times)
+    for p in ("p50", "p95"):
+        assert age[p] >= result["localize_ms"][p] - 0.02
+        for name, times in (("age_ratio", age), ("latency_ratio", latency)):
+            ratio = times[p] / result["localize_ms"]["p50"]
+            assert result[name][p] == pytest.approx(ratio)
     assert min(result["memory_start_mb"], result["memory_end_mb"]) > 50
 
 
@@ -87,6 +92,7 @@ def assert_sound(result):
         (("--transports", "avi"), "--transports: 'avi' is not one of raw, compressed"),
         (("--seconds", "0"), "--seconds: 0 is not 0.5 to 3600"),
         (("--seconds", "nan"), "--seconds: nan"),
+        (("--engine", "steam"), "--engine: invalid choice: 'steam'"),
         (("--model", "/no/such/model", "--transports", "raw"), "/no/such/model"),
     ],
 )
@@ -121,3 +127,14 @@ def test_the_model_made_for_the_bench_answers_with_a_pose(tmp_path):
     estimates = localizer.localize(camera_frames(64, 48, 3), min_confidence=0.0)
     assert [estimate.scene for estimate in estimates] == ["scene_000001"] * 3
     assert all(estimate.known for estimate in estimates)
+
+
+def test_a_camera_that_nobody_can_hear_says_so_in_one_line(tmp_path):
+    (tmp_path / "0.cdr").write_bytes(_serialized(camera_frames(16, 16, 1)[0], "raw"))
+    said = "nobody subscribed to /nobody/listens within 0.5 s"
+    with (
+        CameraProcess("/nobody/listens", "raw", tmp_path) as camera,
+        pytest.raises(RosError, match=said) as caught,
+    ):
+        camera.play(10, 1, match_s=0.5)
+    assert "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mspn_ros.commands.models import add_device_arguments
 from mspn_ros.node import require_ros
 from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
@@ -35,8 +36,7 @@ def add_bench_node_arguments(kinds: Any) -> None:
     node.add_argument(
         "--model", type=Path, help="model directory (default: resnet34 with random weights)"
     )
-    node.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    node.add_argument("--engine", help="the node's parameter engine (default: the node's choice)")
+    add_device_arguments(node)
     node.add_argument(
         "--rates",
         nargs="+",

@@ -21,7 +21,8 @@ class Plan:
     """Loads to measure: every rate for every size and transport, each for ``seconds``.
 
     ``transports`` raw, compressed; ``sizes`` (width, height) in pixels; ``rates`` in Hz, or
-    ``max``, which comes last whatever its place.
+    ``max``, which comes last whatever its place: OVERLOAD times what the node answered a second
+    at its fastest, or could have by the time it takes for a frame when none waits.
 
     Raises:
         ConfigError: nothing to measure, or a value that no camera has.

@@ -3,8 +3,8 @@
     python -m mspn_ros.node.bench_camera TOPIC raw|compressed FOLDER
 
 FOLDER holds serialized images, *.cdr, which are played in turn, each with the time as its stamp.
-Every line on stdin, {"rate_hz", "seconds"}, is answered by one on stdout when it has been played:
-{"frames": [[stamp in ns, time.monotonic just before it was published], ...]}.
+Every line on stdin, {"rate_hz", "seconds", "match_s"}, is answered when it has been played by one
+on stdout, {"frames": [[stamp in ns, time.monotonic just before it was published], ...]}.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from mspn_ros.paths import PACKAGE
 from mspn_ros.records import RosError
 
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
-_MATCH_S = 30.0
 
 
 class CameraProcess:
@@ -52,7 +52,10 @@ class CameraProcess:
     def __exit__(self, *exception: object) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        if any(exception):
+            self._process.terminate()  # it may be playing
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -61,21 +64,21 @@ class CameraProcess:
         self._process.stdout.close()
         self._log.close()
 
-    def play(self, rate_hz: float, seconds: float) -> list[tuple[int, float]]:
+    def play(
+        self, rate_hz: float, seconds: float, match_s: float = 30.0
+    ) -> list[tuple[int, float]]:
         """Publish at that rate, or as near to it as this machine can: (stamp in ns, time) of each.
 
-        Times are those of ``time.monotonic``.
+        Times are those of ``time.monotonic``. A subscription is waited for ``match_s`` at most.
 
         Raises:
             RosError: nobody subscribes, or the process ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
-            print(json.dumps({"rate_hz": rate_hz, "seconds": seconds}), file=self._process.stdin)
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, which the answer tells
+        with suppress(BrokenPipeError):  # it has ended, which the missing answer tells
+            asked = {"rate_hz": rate_hz, "seconds": seconds, "match_s": match_s}
+            print(json.dumps(asked), file=self._process.stdin, flush=True)
         for line in self._process.stdout:
             if line.startswith("{"):  # Fast DDS may say something as well
                 return [(stamp_ns, time_s) for stamp_ns, time_s in json.loads(line)["frames"]]
@@ -101,11 +104,11 @@ def _play(
     return frames
 
 
-def _wait_for_subscription(publisher: Any, topic: str) -> None:
-    end_s = time.monotonic() + _MATCH_S
+def _wait_for_subscription(publisher: Any, topic: str, match_s: float) -> None:
+    end_s = time.monotonic() + match_s
     while publisher.get_subscription_count() == 0:
         if time.monotonic() > end_s:
-            raise RosError(f"nobody subscribed to {topic} within {_MATCH_S:.0f} s")
+            raise RosError(f"nobody subscribed to {topic} within {match_s:g} s")
         time.sleep(0.02)
     time.sleep(MATCH_SLACK_S)
 
@@ -119,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
         for line in sys.stdin:
             asked = json.loads(line)
             try:
-                _wait_for_subscription(publisher, topic)
+                _wait_for_subscription(publisher, topic, asked["match_s"])
             except RosError as error:
                 print(error, file=sys.stderr)
                 return 1

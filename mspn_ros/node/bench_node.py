@@ -45,14 +45,13 @@ Progress = Callable[[int, int, str], None]
 
 
 def bench_node(
-    model: Path, plan: Plan, device: str, engine: str | None, progress: Progress
+    model: Path, plan: Plan, device: str, engine: str, progress: Progress
 ) -> list[NodeResult]:
     """Start a node of ``model`` for each transport and measure it under every load of ``plan``.
 
     Images come from a process of their own and answers are taken here. The node answers each
     image with a pose (``min_confidence`` 0). Everything runs in a ROS domain of this process's
     own; the environment gets that, and what ``loopback_environment`` returns.
-    ``engine`` None leaves it to the node.
 
     Raises:
         ModelError: the model has no backbone that can be read.
@@ -77,17 +76,16 @@ def bench_node(
 class _Bench:
     """A localizer in a process of its own, and who listens to it."""
 
-    def __init__(self, model: Path, transport: str, device: str, engine: str | None) -> None:
+    def __init__(self, model: Path, transport: str, device: str, engine: str) -> None:
         self._model, self._transport = model, transport
         self._parameters: dict[str, Any] = {
             "model": str(model.resolve()),
             "image_topic": _TOPIC,
             "transport": transport,
             "device": device,
+            "engine": engine,
             "min_confidence": 0.0,
         }
-        if engine is not None:
-            self._parameters["engine"] = engine
         self._stack = ExitStack()
 
     def __enter__(self) -> _Bench:
