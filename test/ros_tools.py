@@ -8,10 +8,12 @@ import numpy as np
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.node.collector import Collector
+from mspn_ros.node.session import with_stamp
 from mspn_ros.node.transport import loopback_environment
 
 # A domain of this process's own, so that tests that run side by side do not hear each other.
@@ -58,6 +60,16 @@ class RosClient:
         message.header.frame_id = "camera_optical_frame"
         self._publisher.publish(message)
         return self._stamp_ns, time.monotonic()
+
+    def burst(self, message, count):
+        """Publish it a thousand times a second, with a stamp each; a list as of publish."""
+        cdr, sent = serialize_message(message), []
+        for _ in range(count):
+            self._stamp_ns += 33_333_333
+            sent.append((self._stamp_ns, time.monotonic()))
+            self._publisher.publish(with_stamp(cdr, self._stamp_ns))
+            time.sleep(0.001)
+        return sent
 
     def publish_bytes(self, cdr):
         """Publish serialized bytes as they are."""
