@@ -67,14 +67,15 @@ class Remembering:
     """An engine that looks at each image once."""
 
     name = "remembering"
+    shares_cores = False
 
     def __init__(self, engine):
         self._engine, self._seen = engine, {}
 
-    def __call__(self, image_B3HW):
-        key = image_B3HW.numpy().tobytes()
+    def __call__(self, image_BHW3):
+        key = image_BHW3.numpy().tobytes()
         if key not in self._seen:
-            self._seen[key] = self._engine(image_B3HW)
+            self._seen[key] = self._engine(image_BHW3)
         return self._seen[key]
 
 

@@ -216,9 +216,9 @@ def test_a_scaled_image_is_seen_along_the_rays_of_the_full_one(model):
     camera = Intrinsics(500.0, 510.0, 322.5, 236.0, 640, 480, (-0.3, 0.1, 0.001, -0.002))
     for view in (View(64, 72, "squeeze"), View(64, 72)):
         rays = CellRays([], view, 4, torch.device("cpu"))
-        full = rays([Shot(480, 640, camera)], [0])
+        full = rays.of(Shot(480, 640, camera), None)
         for part in (2, 4, 8):
-            scaled = rays([Shot(480 // part, 640 // part, camera)], [0])
+            scaled = rays.of(Shot(480 // part, 640 // part, camera), None)
             np.testing.assert_allclose(scaled, full, atol=1e-6)
 
 

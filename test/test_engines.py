@@ -103,15 +103,17 @@ def test_answers_of_one_call_are_not_overwritten_by_the_next(frames):
     assert torch.equal(features.pooled_BF, kept)
 
 
-def test_every_kind_of_feature_comes_through(tmp_path):
+def test_every_kind_of_feature_comes_through_converted_here_or_apart(tmp_path):
     backbone, _, _ = load_backbone(make_landmark_model(tmp_path / "m"))
     images = trial_images(backbone.architecture.crop)
     expected = TorchEngine(backbone, CPU)(images)
     assert expected.rough_BEW is not None
-    engine, _ = make_engine("openvino_float32", backbone, CPU)
-    found = engine(images)
-    for ours, theirs in zip(found, expected, strict=True):
+    here, apart = (
+        make_engine("openvino_float32", backbone, CPU, apart)[0](images) for apart in (False, True)
+    )
+    for ours, others, theirs in zip(here, apart, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        assert torch.equal(ours, others)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0"])
@@ -210,12 +212,18 @@ def test_engines_that_are_not_here_are_refused(tmp_path, capsys):
 class Wrong(TorchEngine):
     """Another network than the one it was given."""
 
+    def __init__(self, backbone, device, apart):
+        super().__init__(backbone, device)
+
     def __call__(self, image_BHW3):
         return super().__call__(image_BHW3).each(lambda part: 1.01 * part)
 
 
 class Broken(TorchEngine):
     """Fails as a driver does."""
+
+    def __init__(self, backbone, device, apart):
+        super().__init__(backbone, device)
 
     def __call__(self, image_BHW3):
         if len(image_BHW3):

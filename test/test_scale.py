@@ -446,7 +446,7 @@ def test_bench_scenes_measures_each_size_and_cleans_up(tmp_path, capfd, monkeypa
     for result in results:
         assert result["bytes"] > result["scenes"] * 576 * 4 * 7
         assert min(result[key] for key in ("answer_ms", "load_s", "classifier_ms")) > 0
-        assert (result["engine"], result["device"]) == ("torch_float32", "cpu")
+        assert (result["engine"], result["device"]) == ("openvino_float32", "cpu")
     assert results[0]["ratio"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 

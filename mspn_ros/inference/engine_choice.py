@@ -33,7 +33,7 @@ class _Kind:
     """
 
     device_type: str
-    make: Callable[[Backbone, torch.device], Engine]
+    make: Callable[[Backbone, torch.device, bool], Engine]
     tolerance: float
     good: str = ""
     why_not: Callable[[], str] = lambda: ""
@@ -42,7 +42,7 @@ class _Kind:
 def _openvino(precision: str, good: str = "") -> _Kind:
     return _Kind(
         "cpu",
-        lambda backbone, device: OpenVinoEngine(backbone, precision),
+        lambda backbone, device, apart: OpenVinoEngine(backbone, precision, apart),
         _EXACT if precision == "float32" else _HALF,
         good,
         lambda: openvino_engine.why_not(precision),
@@ -50,10 +50,14 @@ def _openvino(precision: str, good: str = "") -> _Kind:
 
 
 def _half(device_type: str, dtype: torch.dtype, good: str = "") -> _Kind:
-    def make(backbone: Backbone, device: torch.device) -> Engine:
+    def make(backbone: Backbone, device: torch.device, apart: bool) -> Engine:
         return HalfEngine(backbone, device, dtype)
 
     return _Kind(device_type, make, _HALF, good)
+
+
+def _plain(backbone: Backbone, device: torch.device, apart: bool) -> Engine:
+    return TorchEngine(backbone, device)
 
 
 # In the order in which auto tries them.
@@ -63,33 +67,37 @@ _KINDS = {
     "openvino_bfloat16": _openvino("bfloat16"),
     "torch_bfloat16": _half("cpu", torch.bfloat16),
     "torch_float16": _half("cuda", torch.float16, "10 bits keep poses within a few percent"),
-    "torch_float32": _Kind("", TorchEngine, 0.0, "the plain path"),
+    "torch_float32": _Kind("", _plain, 0.0, "the plain path"),
 }
 assert tuple(_KINDS) == ENGINES
 
 
-def make_engine(name: str, backbone: Backbone, device: torch.device) -> tuple[Engine, str]:
+def make_engine(
+    name: str, backbone: Backbone, device: torch.device, apart: bool = False
+) -> tuple[Engine, str]:
     """An engine for a backbone on a device, and why this one; ``name`` is auto or one of ENGINES.
 
-    The backbone is the engine's from then on.
+    The backbone is the engine's from then on. ``apart``: others are being answered meanwhile; what
+    would hold up Python is done by a process of its own.
 
     Raises:
         ConfigError: no such engine, it does not run here, or it fails the trial.
     """
     if name != AUTO:
-        return _asked_for(name, backbone, device), "as set"
+        return _asked_for(name, backbone, device, apart), "as set"
     passed_over: list[str] = []
     for other, kind in _KINDS.items():
         if kind.device_type not in ("", device.type) or not kind.good:
             continue
         try:
-            return _asked_for(other, backbone, device), "; ".join([kind.good, *passed_over])
+            engine = _asked_for(other, backbone, device, apart)
+            return engine, "; ".join([kind.good, *passed_over])
         except MspnError as error:
             passed_over.append(f"not {other}: {error}")
     raise ConfigError(f"no engine runs on {device}: {'; '.join(passed_over)}")
 
 
-def _asked_for(name: str, backbone: Backbone, device: torch.device) -> Engine:
+def _asked_for(name: str, backbone: Backbone, device: torch.device, apart: bool) -> Engine:
     check_engine_name(name)
     kind = _KINDS[name]
     if kind.device_type not in ("", device.type):
@@ -103,7 +111,7 @@ def _asked_for(name: str, backbone: Backbone, device: torch.device) -> Engine:
     expected = plain(image_BHW3)
     # What a driver or a library may raise, out of memory above all.
     try:
-        engine = kind.make(backbone, device)
+        engine = kind.make(backbone, device, apart)
         found = engine(image_BHW3)
     except RuntimeError as error:
         raise ConfigError(f"engine {name!r} fails: {str(error).partition(chr(10))[0]}") from error

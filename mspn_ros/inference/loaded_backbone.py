@@ -1,9 +1,9 @@
-"""A backbone made ready: its file read and checked, on a device, behind an engine."""
+"""A backbone made ready: on a device, behind an engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,26 +11,31 @@ from torch import Tensor
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engine_choice import make_engine
 from mspn_ros.inference.fit import RowFit
-from mspn_ros.network.backbone import Features
+from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.records import ImageHW3, Intrinsics
-from mspn_ros.store.backbone_file import load_backbone
 
 
 class LoadedBackbone:
     """Everything of a model but its rows; never changed once it is made."""
 
-    def __init__(self, model_dir: Path, device: torch.device, engine: str) -> None:
-        """Read ``model_dir``'s backbone; ``engine`` is a name or auto.
+    def __init__(
+        self,
+        backbone: Backbone,
+        identity: str,
+        provenance: dict[str, Any],
+        device: torch.device,
+        engine: str,
+        apart: bool,
+    ) -> None:
+        """What ``load_backbone`` gives; ``engine`` and ``apart`` as in ``make_engine``.
 
         Raises:
-            ModelError: see ``load_backbone``.
             ConfigError: see ``make_engine``.
         """
-        backbone, self.identity, self.provenance = load_backbone(model_dir)
-        self.device = device
+        self.identity, self.provenance, self.device = identity, provenance, device
         self.architecture, self.grids = backbone.architecture, backbone.grids
         self.fit = RowFit(backbone, self.identity)
-        self.engine, self.engine_reason = make_engine(engine, backbone, device)
+        self.engine, self.engine_reason = make_engine(engine, backbone, device, apart)
 
     def prepare(
         self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None

@@ -18,7 +18,7 @@ from mspn_ros.inference.one_trip import Capture, OneTrip, capture_cuda_graph
 from mspn_ros.inference.read_out import Answer, Prior, ReadOut
 from mspn_ros.inference.served_rows import EmptyBankError, ServedRows
 from mspn_ros.records import ImageHW3, Intrinsics, ModelError, listing
-from mspn_ros.store.backbone_file import BACKBONE_FILE
+from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone
 from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.bank_index import BankIndex
 from mspn_ros.store.files import file_stamp
@@ -113,9 +113,7 @@ class ModelReader:
         if before is not None and stamp == self._backbone_stamp:
             backbone = before.backbone
         else:
-            backbone = LoadedBackbone(self._model_dir, self._device, self._engine)
-            if before is not None and backbone.identity == before.backbone.identity:
-                backbone = before.backbone
+            backbone = self._backbone(before)
         same = before is not None and backbone is before.backbone
         try:
             rows = self._settled_rows(backbone, before, patient)
@@ -134,6 +132,13 @@ class ModelReader:
             model.warm_up()
         self._backbone_stamp, self._doubted = stamp, (None, 0.0)
         return model
+
+    def _backbone(self, before: LoadedModel | None) -> LoadedBackbone:
+        """That of the file, or of ``before`` if it is the same: an engine is dear to make."""
+        read = load_backbone(self._model_dir)
+        if before is not None and read[1] == before.backbone.identity:
+            return before.backbone
+        return LoadedBackbone(*read, self._device, self._engine, apart=before is not None)
 
     def _settled_rows(
         self, backbone: LoadedBackbone, before: LoadedModel | None, patient: bool
