@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mspn_ros.inference.openvino_model import converted, converted_apart, feature_names, openvino
+from mspn_ros.inference.openvino_model import converted, feature_names, openvino
 from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.records import ConfigError
 
@@ -43,7 +43,7 @@ class OpenVinoEngine:
     def __init__(self, backbone: Backbone, precision: str, apart: bool) -> None:
         """``precision``: float32, float16 or bfloat16; see ``why_not``.
 
-        ``apart``: convert in a process of its own, see ``converted_apart``.
+        ``apart``: convert in a process of its own, see ``converted``.
 
         Raises:
             ConfigError: the network has a layer that OpenVINO does not know.
@@ -61,7 +61,7 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            model = converted_apart(backbone) if apart else converted(backbone)
+            model = converted(backbone, apart)
             compiled = openvino().Core().compile_model(model, "CPU", hints)
         except ConfigError:
             raise

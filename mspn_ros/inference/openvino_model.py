@@ -74,14 +74,30 @@ def feature_names(backbone: Backbone) -> list[str]:
     return [name for name, part in features._asdict().items() if part is not None]
 
 
-def converted(backbone: Backbone) -> Any:
+def converted(backbone: Backbone, apart: bool) -> Any:
     """An ``openvino.Model``: (B, crop, crop, 3) uint8 -> what is there of Features.
 
-    Python stands still for up to 0.15 s on the way.
+    Python stands still for up to 0.15 s on the way; ``apart`` leaves that to a process of its own,
+    so that a node that answers meanwhile misses no frame. Both ways go by a file, which rounds a
+    little: a model gives the same bits whichever way it came.
 
     Raises:
+        ConfigError: that process failed.
         Exception: the network has a layer that OpenVINO does not know.
     """
+    with tempfile.TemporaryDirectory(prefix="mspn_convert_") as name:
+        if apart:
+            save_backbone(Path(name), backbone, {})
+            _convert_apart(Path(name))
+        else:
+            _convert(backbone, Path(name))
+        core = openvino().Core()
+        # The folder is gone in a moment.
+        core.set_property({"ENABLE_MMAP": False})
+        return core.read_model(Path(name) / _CONVERTED)
+
+
+def _convert(backbone: Backbone, folder: Path) -> None:
     size = backbone.architecture.crop
     example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
@@ -94,29 +110,19 @@ def converted(backbone: Backbone) -> Any:
             traced, example_input=example, input=[([-1, size, size, 3], np.uint8)]
         )
     _forget_traces()
-    return model
+    openvino().save_model(model, folder / _CONVERTED, compress_to_fp16=False)
 
 
-def converted_apart(backbone: Backbone) -> Any:
-    """As ``converted``, by a process of its own: a node that answers meanwhile misses no frame.
-
-    Raises:
-        ConfigError: that process failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="mspn_convert_") as name:
-        save_backbone(Path(name), backbone, {})
-        command = [sys.executable, "-m", "mspn_ros.inference.openvino_model", name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_APART_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConfigError(f"the backbone cannot be converted apart: {error}") from error
-        if done.returncode:
-            last = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-            raise ConfigError(f"the backbone cannot be converted apart: {last}")
-        core = openvino().Core()
-        # The folder is gone in a moment.
-        core.set_property({"ENABLE_MMAP": False})
-        return core.read_model(Path(name) / _CONVERTED)
+def _convert_apart(folder: Path) -> None:
+    """Have a process convert the backbone in a folder."""
+    command = [sys.executable, "-m", "mspn_ros.inference.openvino_model", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_APART_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"the backbone cannot be converted apart: {error}") from error
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        raise ConfigError(f"the backbone cannot be converted apart: {last}")
 
 
 def _forget_traces() -> None:
@@ -142,11 +148,5 @@ class _Flat(nn.Module):
         return tuple(part for part in features if part is not None)
 
 
-def main(folder: Path) -> None:
-    """Convert the backbone in a folder, beside it."""
-    model = converted(load_backbone(folder)[0].eval())
-    openvino().save_model(model, folder / _CONVERTED, compress_to_fp16=False)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    _convert(load_backbone(Path(sys.argv[1]))[0].eval(), Path(sys.argv[1]))
