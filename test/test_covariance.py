@@ -8,8 +8,8 @@ import torch
 from models import make_tiny_model
 from scipy.spatial.transform import Rotation
 
+from mspn_ros.inference.estimates import scene_covariance
 from mspn_ros.inference.familiarity import growth_of
-from mspn_ros.inference.localizer import scene_covariance
 from mspn_ros.metrics import (
     CHI2_REGION,
     conformal_quantile,
