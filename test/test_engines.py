@@ -177,6 +177,33 @@ def test_openvino_tells_nobody_that_it_is_used(tmp_path):
     assert not (tmp_path / "intel").exists()
 
 
+def test_a_thread_that_begins_beside_an_engine_knows_how_many_there_are():
+    """A reload begins on a thread of its own while a frame is answered."""
+    code = (
+        "import threading, torch\n"
+        "from mspn_ros.inference.engines import beside, usual_threads\n"
+        "torch.set_num_threads(3)\n"
+        "class Other:\n"
+        "    shares_cores = True\n"
+        "told = []\n"
+        "def look():\n"
+        "    told.append(usual_threads())\n"
+        "    with beside(Other()):\n"
+        "        told.append(torch.get_num_threads())\n"
+        "    told.append(torch.get_num_threads())\n"
+        "with beside(Other()):\n"
+        "    assert torch.get_num_threads() == 1\n"
+        "    thread = threading.Thread(target=look)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+        "print(*told, torch.get_num_threads(), usual_threads())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == ["3", "1", "3", "3", "3"]
+
+
 def test_models_that_are_let_go_leave_no_memory_behind(tmp_path):
     """What is traced for OpenVINO would stay: 8 MB a load of this model, 34 as it traces itself."""
     model = make_tiny_model(tmp_path / "m")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mspn_ros.inference import openvino_engine
 from mspn_ros.inference.engine_names import AUTO, ENGINES, check_engine_name
-from mspn_ros.inference.engines import Engine, HalfEngine, TorchEngine
+from mspn_ros.inference.engines import Engine, HalfEngine, TorchEngine, usual_threads
 from mspn_ros.inference.openvino_engine import OpenVinoEngine
 from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.records import ConfigError, MspnError
@@ -42,7 +42,8 @@ class _Kind:
 def _openvino(precision: str, good: str = "") -> _Kind:
     return _Kind(
         "cpu",
-        lambda backbone, device, apart: OpenVinoEngine(backbone, precision, apart),
+        # As many threads as PyTorch, which OMP_NUM_THREADS bounds.
+        lambda backbone, device, apart: OpenVinoEngine(backbone, precision, usual_threads(), apart),
         _EXACT if precision == "float32" else _HALF,
         good,
         lambda: openvino_engine.why_not(precision),

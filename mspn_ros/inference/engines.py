@@ -7,6 +7,7 @@ inference/engine_choice.py, what each costs and changes in docs/performance.md.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 
 from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.records import ConfigError
+
+# Of each thread that is ``beside`` an engine just now, what it gives back.
+_borrowed: list[int] = []
+_borrowing = threading.Lock()
 
 
 class Engine(Protocol):
@@ -112,15 +117,25 @@ def beside(engine: Engine) -> Iterator[None]:
     OpenMP's threads wait for their next task busily, for longer than an image takes: with as many
     of them as cores, OpenVINO's would have none.
     """
-    threads = torch.get_num_threads()
-    if not engine.shares_cores or threads == 1:
+    if not engine.shares_cores:
         yield
         return
+    with _borrowing:
+        _borrowed.append(usual_threads())
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _borrowing:
+            torch.set_num_threads(_borrowed.pop())
+
+
+def usual_threads() -> int:
+    """How many threads PyTorch has, or will have again when nobody is ``beside`` an engine.
+
+    A thread that asks PyTorch for the first time would be told what another thread has set.
+    """
+    return _borrowed[-1] if _borrowed else torch.get_num_threads()
 
 
 def exact_float32() -> None:

@@ -40,10 +40,10 @@ class OpenVinoEngine:
 
     shares_cores = True
 
-    def __init__(self, backbone: Backbone, precision: str, apart: bool) -> None:
+    def __init__(self, backbone: Backbone, precision: str, threads: int, apart: bool) -> None:
         """``precision``: float32, float16 or bfloat16; see ``why_not``.
 
-        ``apart``: convert in a process of its own, see ``converted``.
+        ``threads`` are its own. ``apart``: convert in a process of its own, see ``converted``.
 
         Raises:
             ConfigError: the network has a layer that OpenVINO does not know.
@@ -55,9 +55,8 @@ class OpenVinoEngine:
         hints = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][1],
             "PERFORMANCE_HINT": "LATENCY",
-            # As many as PyTorch, which OMP_NUM_THREADS bounds; not pinned, since two processes
-            # would share the same cores.
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": threads,
+            # Two processes would share the same cores.
             "ENABLE_CPU_PINNING": False,
         }
         try:
