@@ -60,7 +60,7 @@ def _add_latency(kinds: Any) -> None:
     latency = kinds.add_parser("latency", help="From a frame to its pose.", description=text)
     latency.set_defaults(command=bench_latency)
     _add_model(latency)
-    latency.add_argument("--rounds", type=int, default=60, help="default 60")
+    latency.add_argument("--rounds", type=int, help="default 60")
 
 
 def _add_throughput(kinds: Any) -> None:
@@ -71,10 +71,8 @@ def _add_throughput(kinds: Any) -> None:
     throughput = kinds.add_parser("throughput", help="Images a second.", description=text)
     throughput.set_defaults(command=bench_throughput)
     _add_model(throughput)
-    throughput.add_argument(
-        "--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default 1 4 16"
-    )
-    throughput.add_argument("--rounds", type=int, default=10, help="default 10")
+    throughput.add_argument("--batches", type=int, nargs="+", metavar="N", help="default 1 4 16")
+    throughput.add_argument("--rounds", type=int, help="default 10")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -128,10 +126,11 @@ def _model_of(arguments: argparse.Namespace) -> Iterator[Path]:
 
 def bench_latency(arguments: argparse.Namespace) -> int:
     """A table of medians and tails, or JSON."""
-    from mspn_ros.evaluation.bench_latency import bench_latency
+    from mspn_ros.evaluation.bench_latency import DEFAULT_ROUNDS, bench_latency
 
+    rounds = DEFAULT_ROUNDS if arguments.rounds is None else arguments.rounds
     with _model_of(arguments) as model, progress_bar("bench latency") as update:
-        result = bench_latency(model, arguments.device, arguments.engine, arguments.rounds, update)
+        result = bench_latency(model, arguments.device, arguments.engine, rounds, update)
     rows = [
         (name, *(f"{time:.2f}" for time in (*times.values(), times["p50"] / result.network_ms)))
         for name, times in result.times_ms.items()
@@ -151,15 +150,19 @@ def bench_latency(arguments: argparse.Namespace) -> int:
 
 def bench_throughput(arguments: argparse.Namespace) -> int:
     """A table of batches, or JSON."""
-    from mspn_ros.evaluation.bench_throughput import bench_throughput
+    from mspn_ros.evaluation.bench_throughput import (
+        DEFAULT_BATCHES,
+        DEFAULT_ROUNDS,
+        bench_throughput,
+    )
 
     with _model_of(arguments) as model, progress_bar("bench throughput") as update:
         result = bench_throughput(
             model,
             arguments.device,
             arguments.engine,
-            arguments.batches,
-            arguments.rounds,
+            DEFAULT_BATCHES if arguments.batches is None else arguments.batches,
+            DEFAULT_ROUNDS if arguments.rounds is None else arguments.rounds,
             update,
         )
     rows = [
