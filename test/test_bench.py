@@ -22,6 +22,7 @@ from mspn_ros.evaluation.bench_latency import LatencyResult
 from mspn_ros.evaluation.bench_throughput import BatchResult, ThroughputResult, operations_of
 from mspn_ros.evaluation.evaluate import evaluate
 from mspn_ros.evaluation.timing import measure_in_turn
+from mspn_ros.images import image_size
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.backbone import Backbone
 
@@ -49,8 +50,9 @@ def bench(capfd, kind, *words):
 def test_latency_says_what_was_measured_on_what(model, tmp_path, capfd):
     file = tmp_path / "latency.json"
     words = ("--model", model, "--device", "cpu", "--rounds", 2, "--json", file)
-    code, out, err = bench(capfd, "latency", *words)
+    code, out, err = bench(capfd, "latency", *words, "--plot", tmp_path / "latency.png")
     assert code == 0, err
+    assert image_size(tmp_path / "latency.png")[0] > 500
     result = json.loads(file.read_text())
     assert set(result) == {field.name for field in fields(LatencyResult)}
     assert (result["device"], result["engine"]) == ("cpu", "openvino_float32")

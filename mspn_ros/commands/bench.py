@@ -61,6 +61,7 @@ def _add_latency(kinds: Any) -> None:
     latency.set_defaults(command=bench_latency)
     _add_model(latency)
     latency.add_argument("--rounds", type=int, help="default 60")
+    latency.add_argument("--plot", type=Path, metavar="FILE", help="draw the result as PNG")
 
 
 def _add_throughput(kinds: Any) -> None:
@@ -127,6 +128,7 @@ def _model_of(arguments: argparse.Namespace) -> Iterator[Path]:
 def bench_latency(arguments: argparse.Namespace) -> int:
     """A table of medians and tails, or JSON."""
     from mspn_ros.evaluation.bench_latency import DEFAULT_ROUNDS, bench_latency
+    from mspn_ros.evaluation.latency_plot import plot_latency
 
     rounds = DEFAULT_ROUNDS if arguments.rounds is None else arguments.rounds
     with _model_of(arguments) as model, progress_bar("bench latency") as update:
@@ -145,6 +147,8 @@ def bench_latency(arguments: argparse.Namespace) -> int:
         highlight=False,
     )
     _tell(result, arguments.json)
+    if arguments.plot:
+        console.print(f"drawn: {plot_latency(result, arguments.plot)}", highlight=False)
     return 0
 
 
