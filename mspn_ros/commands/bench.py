@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mspn_ros.commands.bench_node import add_bench_node_arguments
-from mspn_ros.commands.models import add_device_arguments
+from mspn_ros.commands.models import add_bench_model_arguments, bench_model
 from mspn_ros.inference.engine_names import ENGINES
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
@@ -59,7 +56,7 @@ def _add_latency(kinds: Any) -> None:
     )
     latency = kinds.add_parser("latency", help="From a frame to its pose.", description=text)
     latency.set_defaults(command=bench_latency)
-    _add_model(latency)
+    add_bench_model_arguments(latency)
     latency.add_argument("--rounds", type=int, help="default 60")
     latency.add_argument("--plot", type=Path, metavar="FILE", help="draw the result as PNG")
 
@@ -71,17 +68,9 @@ def _add_throughput(kinds: Any) -> None:
     )
     throughput = kinds.add_parser("throughput", help="Images a second.", description=text)
     throughput.set_defaults(command=bench_throughput)
-    _add_model(throughput)
+    add_bench_model_arguments(throughput)
     throughput.add_argument("--batches", type=int, nargs="+", metavar="N", help="default 1 4 16")
     throughput.add_argument("--rounds", type=int, help="default 10")
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", type=Path, help="model directory (default: resnet34 with random weights)"
-    )
-    add_device_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
 
 
 def _add_engines(kinds: Any) -> None:
@@ -113,25 +102,13 @@ def _add_engines(kinds: Any) -> None:
     engines.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
 
 
-@contextmanager
-def _model_of(arguments: argparse.Namespace) -> Iterator[Path]:
-    """The model that is named, or one with random weights for as long as it is needed."""
-    from mspn_ros.evaluation.bench_frames import write_random_model
-
-    if arguments.model:
-        yield arguments.model
-        return
-    with tempfile.TemporaryDirectory(prefix="mspn_bench_") as name:
-        yield write_random_model(Path(name), "resnet34")
-
-
 def bench_latency(arguments: argparse.Namespace) -> int:
     """A table of medians and tails, or JSON."""
     from mspn_ros.evaluation.bench_latency import DEFAULT_ROUNDS, bench_latency
     from mspn_ros.evaluation.latency_plot import plot_latency
 
     rounds = DEFAULT_ROUNDS if arguments.rounds is None else arguments.rounds
-    with _model_of(arguments) as model, progress_bar("bench latency") as update:
+    with bench_model(arguments) as model, progress_bar("bench latency") as update:
         result = bench_latency(model, arguments.device, arguments.engine, rounds, update)
     rows = [
         (name, *(f"{time:.2f}" for time in (*times.values(), times["p50"] / result.network_ms)))
@@ -160,7 +137,7 @@ def bench_throughput(arguments: argparse.Namespace) -> int:
         bench_throughput,
     )
 
-    with _model_of(arguments) as model, progress_bar("bench throughput") as update:
+    with bench_model(arguments) as model, progress_bar("bench throughput") as update:
         result = bench_throughput(
             model,
             arguments.device,

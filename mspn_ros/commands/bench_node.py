@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from mspn_ros.commands.models import add_device_arguments
+from mspn_ros.commands.models import add_bench_model_arguments, bench_model
 from mspn_ros.node import require_ros
 from mspn_ros.records import ConfigError
 from mspn_ros.terminal import console, notes, print_table, progress_bar
@@ -33,10 +31,7 @@ def add_bench_node_arguments(kinds: Any) -> None:
     )
     node = kinds.add_parser("node", help="The node, through DDS.", description=text)
     node.set_defaults(command=bench_node)
-    node.add_argument(
-        "--model", type=Path, help="model directory (default: resnet34 with random weights)"
-    )
-    add_device_arguments(node)
+    add_bench_model_arguments(node)
     node.add_argument(
         "--rates",
         nargs="+",
@@ -49,7 +44,6 @@ def add_bench_node_arguments(kinds: Any) -> None:
     )
     node.add_argument("--transports", nargs="+", metavar="T", help="raw, compressed (default both)")
     node.add_argument("--seconds", type=float, help="of each load (default 10)")
-    node.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
 
 
 def bench_node(arguments: argparse.Namespace) -> int:
@@ -65,11 +59,9 @@ def bench_node(arguments: argparse.Namespace) -> int:
     }
     plan = Plan(**{key: value for key, value in given.items() if value not in ((), None)})
     require_ros()
-    from mspn_ros.evaluation.bench_frames import write_random_model
     from mspn_ros.node.bench_node import bench_node
 
-    with tempfile.TemporaryDirectory(prefix="mspn_bench_") as name, progress_bar("node") as update:
-        model = arguments.model or write_random_model(Path(name), "resnet34")
+    with bench_model(arguments) as model, progress_bar("node") as update:
         results = bench_node(model, plan, arguments.device, arguments.engine, update)
     if arguments.json:
         write_json(arguments.json, [asdict(result) for result in results])

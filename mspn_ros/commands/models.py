@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,27 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"what runs the backbone: {AUTO}, {', '.join(ENGINES)} (default {AUTO})",
     )
+
+
+def add_bench_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The same for benchmarks, which make a model where none is named; and where results go."""
+    parser.add_argument(
+        "--model", type=Path, help="model directory (default: resnet34 with random weights)"
+    )
+    add_device_arguments(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+
+
+@contextmanager
+def bench_model(arguments: argparse.Namespace) -> Iterator[Path]:
+    """The model that is named, or one with random weights for as long as it is needed."""
+    from mspn_ros.evaluation.bench_frames import write_random_model
+
+    if arguments.model:
+        yield arguments.model
+        return
+    with tempfile.TemporaryDirectory(prefix="mspn_bench_") as name:
+        yield write_random_model(Path(name), "resnet34")
 
 
 def open_localizer(arguments: argparse.Namespace) -> Localizer:

@@ -12,11 +12,10 @@ from mspn_ros import metrics
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.answers import Answer, by_scene, scene_errors
 from mspn_ros.evaluation.evaluate import evaluate
-from mspn_ros.inference.engine_names import ENGINES
+from mspn_ros.inference.engine_names import ENGINES, PLAIN
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.records import ConfigError, SceneRow
 
-PLAIN = "torch_float32"
 # An engine is as good as the plain path if poses are apart by at most this share of the scene's
 # median error at the median, medians get worse by at most so much, and so many frames have the
 # same scene.

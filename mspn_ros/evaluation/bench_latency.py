@@ -10,15 +10,11 @@ from typing import Any
 
 import torch
 
+from mspn_ros.evaluation.answers import latency_percentiles
 from mspn_ros.evaluation.bench_frames import camera_frames, jpeg_of
-from mspn_ros.evaluation.timing import (
-    Progress,
-    machine,
-    measure_in_turn,
-    median_ratio,
-    percentiles,
-)
+from mspn_ros.evaluation.timing import Progress, machine, measure_in_turn, median_ratio
 from mspn_ros.images import decode_compressed, decode_raw
+from mspn_ros.inference.engine_names import PLAIN
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.records import ConfigError, ImageHW3
 
@@ -26,7 +22,6 @@ DEFAULT_ROUNDS = 60
 # (width, height) of camera images; the first is what ratios are about.
 SIZES = ((640, 480), (1920, 1080))
 CAMERAS = (2, 4)
-_PLAIN = "torch_float32"
 _NETWORK, _PLAIN_NETWORK, _PLAIN_POSE = "network", "plain network", "plain raw 640x480"
 _POSE = "raw 640x480"
 
@@ -75,20 +70,21 @@ def bench_latency(
     start = time.perf_counter()
     localizer.localize([frame])
     first_ms = (time.perf_counter() - start) * 1000
-    plain = Localizer.load(model, device, engine=_PLAIN)
+    plain = Localizer.load(model, device, engine=PLAIN)
     times = measure_in_turn(_tasks(localizer, plain), rounds, progress)
-    medians = {name: percentiles(found)["p50"] for name, found in times.items()}
+    told = {name: latency_percentiles(found) for name, found in times.items()}
+    times_ms = {name: part for name, part in told.items() if part is not None}
     return LatencyResult(
         device=str(localizer.device),
         engine=localizer.engine,
-        reference_ms=medians[_PLAIN_POSE],
-        network_ms=medians[_NETWORK],
-        frame_to_pose_ms=medians[_POSE],
+        reference_ms=times_ms[_PLAIN_POSE]["p50"],
+        network_ms=times_ms[_NETWORK]["p50"],
+        frame_to_pose_ms=times_ms[_POSE]["p50"],
         speedup=median_ratio(times[_PLAIN_POSE], times[_POSE]),
         overhead=median_ratio(times[_POSE], times[_NETWORK]),
         network_speedup=median_ratio(times[_PLAIN_NETWORK], times[_NETWORK]),
         first_ms=first_ms,
-        times_ms={name: percentiles(found) for name, found in times.items()},
+        times_ms=times_ms,
         model=f"{localizer.architecture.backbone}, {localizer.architecture.crop} pixels",
         scenes=len(localizer.scenes),
         rounds=rounds,

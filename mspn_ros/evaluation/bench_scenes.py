@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from mspn_ros.evaluation.timing import Progress
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.read_out import MOST_LIKELY
 from mspn_ros.network.backbone import Architecture, Backbone
@@ -42,9 +43,6 @@ _SPARE_BYTES = 200_000_000
 _FRAMES, _HEIGHT, _WIDTH = 8, 480, 640
 # Answers of scenes that were not asked before.
 _FIRST_ANSWERS = 9
-
-# done, total, note
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

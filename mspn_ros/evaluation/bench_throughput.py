@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,13 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mspn_ros.evaluation.bench_frames import camera_frames
 from mspn_ros.evaluation.bench_latency import network_of
-from mspn_ros.evaluation.timing import (
-    Progress,
-    machine,
-    measure_in_turn,
-    median_ratio,
-    percentiles,
-)
+from mspn_ros.evaluation.timing import Progress, machine, measure_in_turn, median_ratio
+from mspn_ros.inference.engine_names import PLAIN
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.network.backbone import Backbone
 from mspn_ros.records import ConfigError
@@ -83,7 +79,7 @@ def bench_throughput(
         raise ConfigError(f"--rounds is at least 1, --batches are 1 to {_MOST_BATCH}")
     facts = machine()
     localizer = Localizer.load(model, device, engine=engine)
-    plain = Localizer.load(model, device, engine="torch_float32")
+    plain = Localizer.load(model, device, engine=PLAIN)
     precision = localizer.engine.rpartition("_")[2]
     [frame] = camera_frames(640, 480, count=1)
     side = _MATRIX[localizer.device.type]
@@ -94,7 +90,7 @@ def bench_throughput(
         tasks[f"plain {batch}"] = network_of(plain, frame, batch)
         tasks[f"localize {batch}"] = functools.partial(localizer.localize, [frame] * batch)
     times = measure_in_turn(tasks, rounds, progress)
-    medians_s = {name: percentiles(found)["p50"] / 1000 for name, found in times.items()}
+    medians_s = {name: median(found) / 1000 for name, found in times.items()}
     operations, matrix_per_s = operations_of(localizer), 2 * side**3 / medians_s["matrix"]
     found = tuple(
         BatchResult(

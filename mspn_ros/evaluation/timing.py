@@ -46,11 +46,6 @@ def measure_in_turn(
     return found
 
 
-def percentiles(times: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99."""
-    return {f"p{p}": float(np.percentile(times, p)) for p in (50, 95, 99)}
-
-
 def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
     """The median over rounds of one task's time to another's."""
     return float(np.median(np.array(times) / np.array(others)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mspn_ros.inference import openvino_engine
-from mspn_ros.inference.engine_names import AUTO, ENGINES, check_engine_name
+from mspn_ros.inference.engine_names import AUTO, ENGINES, PLAIN, check_engine_name
 from mspn_ros.inference.engines import Engine, HalfEngine, TorchEngine, usual_threads
 from mspn_ros.inference.openvino_engine import OpenVinoEngine
 from mspn_ros.network.backbone import Backbone, Features
@@ -68,7 +68,7 @@ _KINDS = {
     "openvino_bfloat16": _openvino("bfloat16"),
     "torch_bfloat16": _half("cpu", torch.bfloat16),
     "torch_float16": _half("cuda", torch.float16, "10 bits keep poses within a few percent"),
-    "torch_float32": _Kind("", _plain, 0.0, "the plain path"),
+    PLAIN: _Kind("", _plain, 0.0, "the plain path"),
 }
 assert tuple(_KINDS) == ENGINES
 
@@ -106,7 +106,7 @@ def _asked_for(name: str, backbone: Backbone, device: torch.device, apart: bool)
     if why := kind.why_not():
         raise ConfigError(why)
     plain = TorchEngine(backbone, device)
-    if name == plain.name:
+    if name == PLAIN:
         return plain
     image_BHW3 = trial_images(backbone.architecture.crop).to(device)
     expected = plain(image_BHW3)
@@ -118,7 +118,7 @@ def _asked_for(name: str, backbone: Backbone, device: torch.device, apart: bool)
         raise ConfigError(f"engine {name!r} fails: {str(error).partition(chr(10))[0]}") from error
     if (off := deviation(found, expected)) > kind.tolerance:
         raise ConfigError(
-            f"engine {name!r} computes something else than {plain.name}: features are off by "
+            f"engine {name!r} computes something else than {PLAIN}: features are off by "
             f"{off:.2g} of the largest, {kind.tolerance:.0e} is allowed"
         )
     return engine

@@ -6,13 +6,15 @@ from mspn_ros.records import ConfigError
 
 # The fastest that is as good as exact on the device, see inference/engine_choice.py.
 AUTO = "auto"
+# Eager PyTorch, which all others are held against.
+PLAIN = "torch_float32"
 ENGINES = (
     "openvino_float32",
     "openvino_float16",
     "openvino_bfloat16",
     "torch_bfloat16",
     "torch_float16",
-    "torch_float32",
+    PLAIN,
 )
 
 

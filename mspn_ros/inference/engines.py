@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mspn_ros.inference.engine_names import PLAIN
 from mspn_ros.network.backbone import Backbone, Features
 from mspn_ros.records import ConfigError
 
@@ -40,7 +41,7 @@ class Engine(Protocol):
 class TorchEngine:
     """Plain eager PyTorch in float32: the path that every faster engine is held against."""
 
-    name = "torch_float32"
+    name = PLAIN
     shares_cores = False
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:

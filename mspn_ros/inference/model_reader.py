@@ -12,7 +12,8 @@ import torch
 
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engine_choice import trial_images
-from mspn_ros.inference.engines import TorchEngine, beside
+from mspn_ros.inference.engine_names import PLAIN
+from mspn_ros.inference.engines import beside
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
 from mspn_ros.inference.one_trip import Capture, OneTrip, capture_cuda_graph
 from mspn_ros.inference.read_out import Answer, Prior, ReadOut
@@ -168,7 +169,7 @@ def _trip(
     """The captured way, and what to say of it; none on a CPU, where calls cost little beside work,
     nor for the plain path and for rows that are read on demand.
     """
-    if backbone.device.type != "cuda" or backbone.engine.name == TorchEngine.name:
+    if backbone.device.type != "cuda" or backbone.engine.name == PLAIN:
         return None, ""
     if not read_out.rows.whole:
         return None, "no CUDA graph: rows are read on demand"
@@ -187,9 +188,10 @@ def captured_trip(
     # Whatever a driver or a library says to being captured.
     try:
         trip = OneTrip(backbone.engine, read_out, size, capture)
-        found = trip(read_out, images, shots, None, {}) or []
+        found = trip(read_out, images, shots, None, {})
     except RuntimeError as error:
         return None, f"no CUDA graph: {str(error).partition(chr(10))[0]}"
+    assert found is not None
     plain = read_out(backbone.engine(torch.stack(images)), shots, None)
     for ours, theirs in zip(found, plain, strict=True):
         assert theirs.row is not None

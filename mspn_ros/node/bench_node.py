@@ -18,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mspn_ros.evaluation.answers import latency_percentiles
 from mspn_ros.evaluation.bench_frames import camera_frames, jpeg_of
 from mspn_ros.evaluation.node_loads import MAX_RATE, OVERLOAD, NodeResult, Percentiles, Plan
+from mspn_ros.evaluation.timing import Progress
 from mspn_ros.node import NODE_NAME
 from mspn_ros.node.bench_camera import CameraProcess
 from mspn_ros.node.collector import Collector
@@ -39,9 +40,6 @@ _STATE_S = 30.0
 # A load before those that count, so that all are measured on a node that is warm.
 _WARM_UP_HZ, _WARM_UP_S = 30.0, 1.5
 _STAGES = ("waiting", "decode", "localize", "publish", "ros_adds")
-
-# done, total, note
-Progress = Callable[[int, int, str], None]
 
 
 def bench_node(
