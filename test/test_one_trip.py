@@ -54,13 +54,14 @@ def trip_of(localizer):
     return OneTrip(model.backbone.engine, model.read_out, size, as_it_is)
 
 
-def both(localizer, trip, pictures, cameras=None, forced=None, prior=None):
+def both(localizer, trip, pictures, cameras=None, forced=None, prior=None, names=None):
     """What the plain way answers, and the trip."""
     model = localizer._model
     prepared, shots = model.backbone.prepare(pictures, cameras)
     features = model.backbone.engine(torch.stack(prepared))
-    plain = model.read_out(features, shots, forced, prior or {})
-    return plain, trip(model.read_out, prepared, shots, forced, prior or {})
+    only = None if names is None else model.read_out.only(frozenset(names))
+    plain = model.read_out(features, shots, forced, prior or {}, only)
+    return plain, trip(model.read_out, prepared, shots, forced, prior or {}, only)
 
 
 def assert_alike(plain, found):
@@ -70,6 +71,7 @@ def assert_alike(plain, found):
         assert answer.likely.scene == expected.likely.scene
         # What is known before is added to logits before or after the product, in float32.
         assert answer.likely.probability == pytest.approx(expected.likely.probability, abs=1e-4)
+        assert answer.likely.among_all == pytest.approx(expected.likely.among_all, abs=1e-4)
         assert [scene for scene, _ in answer.likely.scenes] == [
             scene for scene, _ in expected.likely.scenes
         ]
@@ -104,6 +106,10 @@ def test_a_known_scene_and_what_is_known_before_count(tmp_path, pictures, kind):
         assert_alike(plain, found)
         plain, found = both(localizer, trip, pictures, prior={scene: 1e3})
         assert {answer.row.name for answer in found} == {localizer.rows[scene].name}
+        assert_alike(plain, found)
+        name = localizer.rows[scene].name
+        plain, found = both(localizer, trip, pictures, prior={0: 2.0}, names=[name, "cellar"])
+        assert {answer.row.name for answer in found} == {name}
         assert_alike(plain, found)
     # Nothing of it is left for the next image.
     assert_alike(*both(localizer, trip, pictures))

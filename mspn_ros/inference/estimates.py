@@ -18,7 +18,11 @@ def estimate_of(
     ``forced`` and ``min_confidence`` as in ``Localizer.localize``.
     """
     row, position, quaternion = answer.row, answer.position, answer.quaternion
-    confidence = confidence_of(answer.familiarity, answer.likely.probability)
+    # Where only some scenes may answer, one of them always is most likely, wherever the image is
+    # from. Familiarity tells then; a row without it is held against all scenes.
+    known = answer.familiarity is not None
+    share = answer.likely.probability if known else answer.likely.among_all
+    confidence = confidence_of(answer.familiarity, share)
     names = read_out.rows.columns.name
     probabilities = {names[scene]: share for scene, share in answer.likely.scenes}
     if row is None:

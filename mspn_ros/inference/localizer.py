@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,7 @@ class Localizer:
         cameras: Sequence[Intrinsics | None] | None = None,
         prior: Mapping[str, float] | None = None,
         min_margin: float = 0.0,
+        allowed: Collection[str] | None = None,
     ) -> list[PoseEstimate]:
         """(H, W, 3) uint8 RGB images of any size -> one estimate each, in order.
 
@@ -212,19 +213,37 @@ class Localizer:
         alone makes of the scene that it is most like. Where the probabilities of the two most
         likely scenes differ by less than ``min_margin``, neither answers.
 
+        Of ``allowed`` scenes only (None: all) one may answer: probabilities are as if there were no
+        others, so that one of two look-alike places answers where the other is not allowed.
+        Confidence still goes by how familiar the image is to the scene, or, for rows that do not
+        know what is usual, by its probability among all. Names that are not in service are passed
+        over; where none is left, the place is unknown.
+
         Raises:
-            ConfigError: no such scene, or a camera of another shape than its image.
+            ConfigError: no such scene, it is not allowed, or a camera of another shape than its
+                image.
         """
         if not images:
             return []
+        if scene and allowed is not None and scene not in allowed:
+            raise ConfigError(
+                f"scene {scene!r} is not allowed; allowed are {listing(sorted(allowed))}"
+            )
         model = self._model  # one model for the whole call, even if reloaded meanwhile
         forced = _index(model.read_out, scene)
         if model.read_out is None:
             reason = "the scene bank holds no scene; add one"
             return [PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)] * len(images)
+        only = None
+        if allowed is not None and forced is None:
+            only = model.read_out.only(frozenset(allowed))
+            if only is None:
+                reason = f"none of the allowed scenes is in the bank: {listing(sorted(allowed))}"
+                unknown = PoseEstimate(UNKNOWN_SCENE_ID, UNKNOWN_SCENE, 0.0, reason=reason)
+                return [unknown] * len(images)
         index = model.read_out.index
         places = {index[name]: more for name, more in (prior or {}).items() if name in index}
-        answers = model.answers(images, cameras, forced, places)
+        answers = model.answers(images, cameras, forced, places, only)
         estimates = [
             estimate_of(model.read_out, answer, forced, min_confidence) for answer in answers
         ]

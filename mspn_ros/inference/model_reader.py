@@ -17,6 +17,7 @@ from mspn_ros.inference.engines import beside
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
 from mspn_ros.inference.one_trip import Capture, OneTrip, capture_cuda_graph
 from mspn_ros.inference.read_out import Answer, Prior, ReadOut
+from mspn_ros.inference.scene_logits import Allowed
 from mspn_ros.inference.served_rows import EmptyBankError, ServedRows
 from mspn_ros.records import ImageHW3, Intrinsics, ModelError, listing
 from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone
@@ -64,17 +65,18 @@ class LoadedModel:
         cameras: Sequence[Intrinsics | None] | None,
         forced: int | None,
         prior: Prior,
+        allowed: Allowed | None = None,
     ) -> list[Answer]:
         """An answer for each image; see ``ReadOut``, of which there has to be one."""
         assert self.read_out is not None
         with beside(self.backbone.engine):
             prepared, shots = self.backbone.prepare(images, cameras)
             if self.trip is not None:
-                answers = self.trip(self.read_out, prepared, shots, forced, prior)
+                answers = self.trip(self.read_out, prepared, shots, forced, prior, allowed)
                 if answers is not None:
                     return answers
             features = self.backbone.engine(torch.stack(prepared))
-            return self.read_out(features, shots, forced, prior)
+            return self.read_out(features, shots, forced, prior, allowed)
 
     def warm_up(self) -> None:
         """The first pass pays for lazy initialisation; a robot's first frame should not."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engines import Engine
 from mspn_ros.inference.read_out import MOST_LIKELY, Answer, Likely, Prior, ReadOut, answer_of
+from mspn_ros.inference.scene_logits import Allowed
 from mspn_ros.inference.static_rows import POSE_NUMBERS, StaticRows
 from mspn_ros.network.backbone import Features
 from mspn_ros.records import Array
@@ -61,6 +62,7 @@ class OneTrip:
         shots: Sequence[Shot],
         forced: int | None,
         prior: Prior,
+        allowed: Allowed | None = None,
     ) -> list[Answer] | None:
         """(size, size, 3) uint8 images -> an answer for each, as ``ReadOut``.
 
@@ -73,9 +75,10 @@ class OneTrip:
                 if self._rows.serves is not read_out:
                     return None
                 together = len(prepared[part])
-                self._steps[together - 1].fill(prepared[part], shots[part], forced, prior)
+                step = self._steps[together - 1]
+                step.fill(prepared[part], shots[part], forced, prior, allowed)
                 packed = self._run[together - 1]().cpu().numpy()
-            answers += [_unpacked(read_out, row, forced) for row in packed]
+            answers += [_unpacked(read_out, row, forced, allowed) for row in packed]
         return answers
 
 
@@ -90,6 +93,9 @@ class _Step:
         self._forced = torch.full((1,), -1, device=device)
         self._prior_N = torch.zeros_like(rows.bias_N)
         self._has_prior = False
+        # 0, or -inf for scenes that may not answer.
+        self._mask_N = torch.zeros_like(rows.bias_N)
+        self._has_mask = False
         self._index_B = torch.arange(batch, device=device)
         # Of each group: rays of each image by each of the cameras that may stand in.
         self._rays_BKC3: list[Tensor | None] = []
@@ -103,7 +109,12 @@ class _Step:
             self._rays_of.append([None] * batch)
 
     def fill(
-        self, prepared: Sequence[Tensor], shots: Sequence[Shot], forced: int | None, prior: Prior
+        self,
+        prepared: Sequence[Tensor],
+        shots: Sequence[Shot],
+        forced: int | None,
+        prior: Prior,
+        allowed: Allowed | None,
     ) -> None:
         """What the next run is about."""
         for place, image in enumerate(prepared):
@@ -114,6 +125,11 @@ class _Step:
             for scene, more in prior.items():
                 self._prior_N[scene] = more
             self._has_prior = bool(prior)
+        if self._has_mask or allowed is not None:
+            self._mask_N.zero_()
+            if allowed is not None:
+                self._mask_N[: len(allowed.mask_N)] = allowed.mask_N
+            self._has_mask = allowed is not None
         for group, room, known in zip(
             self._rows.groups, self._rays_BKC3, self._rays_of, strict=True
         ):
@@ -131,19 +147,21 @@ class _Step:
         rows = self._rows
         features = self._engine(self._image_BHW3)
         logit_BN = torch.addmm(rows.bias_N, features.pooled_BF, rows.weight_NF.T)
+        everywhere_B1 = logit_BN.double().logsumexp(1, keepdim=True)
+        logit_BN = logit_BN + self._mask_N
         judged_BN = logit_BN + self._prior_N
         best_BK, scene_BK = judged_BN.topk(MOST_LIKELY)
         total_B1 = judged_BN.double().logsumexp(1, keepdim=True)
-        alone_B1 = logit_BN.amax(1, keepdim=True).double() - logit_BN.double().logsumexp(
-            1, keepdim=True
-        )
+        most_B1 = logit_BN.amax(1, keepdim=True).double()
+        alone_B1 = most_B1 - logit_BN.double().logsumexp(1, keepdim=True)
         forced_B1 = self._forced.expand(len(logit_BN), 1)
         is_forced_B1 = forced_B1 >= 0
         told_B1 = judged_BN.gather(1, forced_B1.clamp(min=0)).double() - total_B1
         own_B1 = torch.where(is_forced_B1, told_B1, alone_B1)
+        among_all_B1 = torch.where(is_forced_B1, told_B1, most_B1 - everywhere_B1)
         answers_B = torch.where(is_forced_B1, forced_B1, scene_BK[:, :1])[:, 0]
-        likely = (own_B1.exp(), (best_BK.double() - total_B1).exp(), scene_BK.double())
-        return torch.cat((*likely, self._poses(features, answers_B)), 1)
+        shares = (own_B1.exp(), among_all_B1.exp(), (best_BK.double() - total_B1).exp())
+        return torch.cat((*shares, scene_BK.double(), self._poses(features, answers_B)), 1)
 
     def _poses(self, features: Features, scene_B: Tensor) -> Tensor:
         """(B, POSE_NUMBERS): every group reads every image, one of them knows its scene."""
@@ -160,9 +178,12 @@ class _Step:
         return found_BX
 
 
-def _unpacked(read_out: ReadOut, packed: Array, forced: int | None) -> Answer:
+def _unpacked(
+    read_out: ReadOut, packed: Array, forced: int | None, allowed: Allowed | None
+) -> Answer:
     """One image's answer from its row of ``_Step.run``."""
-    own, rest = float(packed[0]), packed[1:]
+    own, among_all, rest = float(packed[0]), float(packed[1]), packed[2:]
+    count = len(read_out.rows) if allowed is None else allowed.scenes
     probabilities, places, pose = (
         rest[:MOST_LIKELY],
         rest[MOST_LIKELY:-POSE_NUMBERS],
@@ -172,8 +193,8 @@ def _unpacked(read_out: ReadOut, packed: Array, forced: int | None) -> Answer:
         (int(place), float(probability))
         for place, probability in zip(places, probabilities, strict=True)
         if place < len(read_out.rows)
-    ]
-    likely = Likely(scenes[0][0] if forced is None else forced, own, tuple(scenes))
+    ][:count]
+    likely = Likely(scenes[0][0] if forced is None else forced, own, tuple(scenes), among_all)
     return answer_of(likely, read_out.rows[likely.scene], pose)
 
 

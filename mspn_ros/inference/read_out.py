@@ -14,7 +14,7 @@ from mspn_ros.inference.catalogue import SceneInfo, indexed_scenes
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.familiarity import sighting_sign
 from mspn_ros.inference.loaded_rows import LoadedGroup, LoadedRows
-from mspn_ros.inference.scene_logits import SceneLogits
+from mspn_ros.inference.scene_logits import Allowed, SceneLogits
 from mspn_ros.inference.served_rows import ServedRows
 from mspn_ros.network.backbone import Architecture, Features, Grid
 from mspn_ros.network.scene_head import Reading
@@ -28,16 +28,18 @@ MOST_LIKELY = 10
 
 
 class Likely(NamedTuple):
-    """Of one image: the scene that answers and its probability among all scenes in service.
+    """Of one image: the scene that answers and its probability among those that may.
 
     With a prior, ``probability`` is that of the scene which the image alone makes likeliest.
     ``scenes`` are the most likely ones, by their place in the bank, with their probabilities;
-    MOST_LIKELY of them, or all.
+    MOST_LIKELY of them, or all. ``among_all`` is as ``probability``, but among all scenes in
+    service, whether they may answer or not.
     """
 
     scene: int
     probability: float
     scenes: tuple[tuple[int, float], ...]
+    among_all: float
 
 
 class Answer(NamedTuple):
@@ -84,11 +86,20 @@ class ReadOut:
             rows.columns, device, before.logits if before else None
         )
         self.loaded = LoadedRows(rows, architecture, grids, device)
+        self._only: tuple[frozenset[str], Allowed | None] | None = None
 
     @cached_property
     def scenes(self) -> tuple[SceneInfo, ...]:
         """The catalogue, made when first asked for."""
         return indexed_scenes(self.rows.columns)
+
+    def only(self, names: frozenset[str]) -> Allowed | None:
+        """The scenes of these names, kept for the next call; None where the bank has none."""
+        kept = self._only
+        if kept is None or kept[0] != names:
+            places = [self.index[name] for name in names if name in self.index]
+            kept = self._only = (names, self.logits.only(places) if places else None)
+        return kept[1]
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -102,13 +113,14 @@ class ReadOut:
         shots: Sequence[Shot],
         forced: int | None,
         prior: Prior | None = None,
+        allowed: Allowed | None = None,
     ) -> tuple[list[Likely], list[GroupReading], dict[int, str]]:
         """As calls, but what the heads say as they say it.
 
         How likely scenes are of each image; the readings, group by group; and of scenes whose
         rows could not be read, why.
         """
-        likely = self._likely(features.pooled_BF, forced, prior or {})
+        likely = self._likely(features.pooled_BF, forced, prior or {}, allowed)
         groups, troubles = self.loaded.groups({one.scene for one in likely})
         asked: dict[int, list[int]] = {}
         for i, one in enumerate(likely):
@@ -125,24 +137,30 @@ class ReadOut:
             readings.append(GroupReading(images, group, places, reading))
         return likely, readings, troubles
 
-    def _likely(self, feature_BF: Tensor, forced: int | None, prior: Prior) -> list[Likely]:
-        logit_BK, scene_BK, total_B1 = self.logits.best(feature_BF, MOST_LIKELY, prior)
+    def _likely(
+        self, feature_BF: Tensor, forced: int | None, prior: Prior, allowed: Allowed | None
+    ) -> list[Likely]:
+        logit_BK, scene_BK, total_B1 = self.logits.best(feature_BF, MOST_LIKELY, prior, allowed)
         log_BK = logit_BK.double() - total_B1
-        own_B1 = log_BK[:, :1]
+        own_B1 = among_all_B1 = log_BK[:, :1]
         if forced is not None:
             own_B1 = (self.logits.of(feature_BF, forced) + prior.get(forced, 0.0)) - total_B1
-        elif prior:
+            among_all_B1 = own_B1
+        elif prior or allowed is not None:
             # A place that no scene knows must not look sure because frames before agreed on one.
-            alone = self.logits.best(feature_BF, 1)
-            own_B1 = alone.logit_BK.double() - alone.total_B1
+            alone = self.logits.best(feature_BF, 1, None, allowed)
+            own_B1 = among_all_B1 = alone.logit_BK.double() - alone.total_B1
+            if allowed is not None:
+                everywhere = self.logits.best(feature_BF, 1)
+                among_all_B1 = alone.logit_BK.double() - everywhere.total_B1
         # One copy back from the device; places are exact in float64.
-        packed_BX = torch.cat((own_B1.exp(), log_BK.exp(), scene_BK.double()), 1).tolist()
+        parts = (own_B1.exp(), among_all_B1.exp(), log_BK.exp(), scene_BK.double())
         found = []
-        for own, *values in packed_BX:
+        for own, among_all, *values in torch.cat(parts, 1).tolist():
             half = len(values) // 2
             scenes = [int(scene) for scene in values[half:]]
             best = tuple(zip(scenes, values[:half], strict=True))
-            found.append(Likely(scenes[0] if forced is None else forced, own, best))
+            found.append(Likely(scenes[0] if forced is None else forced, own, best, among_all))
         return found
 
     @torch.inference_mode()
@@ -152,13 +170,14 @@ class ReadOut:
         shots: Sequence[Shot],
         forced: int | None,
         prior: Prior | None = None,
+        allowed: Allowed | None = None,
     ) -> list[Answer]:
         """Features of B images -> an answer for each.
 
         ``shots`` are the images as they came; ``forced`` is the scene that is known, ``prior`` what
-        is known of others before the images are seen.
+        is known of others before the images are seen; only ``allowed`` ones may answer.
         """
-        likely, readings, troubles = self.read(features, shots, forced, prior)
+        likely, readings, troubles = self.read(features, shots, forced, prior, allowed)
         answers: dict[int, Answer] = {}
         for images, group, places, reading in readings:
             place_B = torch.tensor(places, device=features.pooled_BF.device)

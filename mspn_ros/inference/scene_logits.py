@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,13 @@ def capacity(scenes: int) -> int:
     """Rows of the matrix for so many scenes: the next multiple of an eighth of their power of 2."""
     step = max(_LEAST, (1 << scenes.bit_length()) // 16)
     return -(-scenes // step) * step
+
+
+class Allowed(NamedTuple):
+    """Scenes that may answer: what is added to the logits (0, or -inf for others); their number."""
+
+    mask_N: Tensor
+    scenes: int
 
 
 class SceneLogits:
@@ -102,12 +111,27 @@ class SceneLogits:
         logits = torch.addmm(self.bias_N, feature_BF, self.weight_NF.T)
         return logits if padded else logits[:, : self.scenes]
 
+    def only(self, allowed: Collection[int]) -> Allowed:
+        """These scenes, by their places, for ``best``: at least one."""
+        mask_N = torch.full_like(self.bias_N, -math.inf)
+        mask_N[torch.tensor(list(allowed), device=mask_N.device)] = 0.0
+        return Allowed(mask_N, len(allowed))
+
     @torch.inference_mode()
     def best(
-        self, feature_BF: Tensor, count: int, prior: Mapping[int, float] | None = None
+        self,
+        feature_BF: Tensor,
+        count: int,
+        prior: Mapping[int, float] | None = None,
+        allowed: Allowed | None = None,
     ) -> Best:
-        """The ``count`` likeliest scenes, or all; ``prior`` adds to the logits of some."""
+        """The ``count`` likeliest scenes, or all; ``prior`` adds to the logits of some.
+
+        Of ``allowed`` scenes, as if there were no others.
+        """
         count, bias_N = min(count, self.scenes), self.bias_N
+        if allowed is not None:
+            count, bias_N = min(count, allowed.scenes), bias_N + allowed.mask_N
         if prior:
             places = torch.tensor(list(prior), device=bias_N.device)
             bias_N = bias_N.clone()
