@@ -9,6 +9,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from mspn_ros.datasets.camera_info import intrinsics_of, is_rectified
+from mspn_ros.node.qos import Mismatches, image_qos
 from mspn_ros.records import Intrinsics
 
 
@@ -18,9 +19,9 @@ class CameraListener:
     ``trouble`` says why it cannot be used; empty where it can, or nothing has been said.
     """
 
-    def __init__(self, node: Any, topic: str, image_topic: str, qos: Any) -> None:
+    def __init__(self, node: Any, qos: Mismatches, topic: str, image_topic: str) -> None:
         """``topic`` "" listens to nothing."""
-        self._node = node
+        self._node, self._qos = node, qos
         self._rectified = is_rectified(image_topic)
         self._lock = threading.Lock()
         self._latest: bytes | None = None
@@ -29,9 +30,8 @@ class CameraListener:
         self.trouble = ""
         self._subscription = None
         if topic:
-            # raw: rclpy would end the node over a message that cannot be deserialized.
-            self._subscription = node.create_subscription(
-                CameraInfo, topic, self._keep, qos, raw=True
+            self._subscription = qos.subscription(
+                CameraInfo, topic, image_qos("best_effort"), self._keep
             )
         self.topic = self._subscription.topic_name if self._subscription is not None else ""
 
@@ -45,6 +45,7 @@ class CameraListener:
     def close(self) -> None:
         """Unsubscribe."""
         if self._subscription is not None:
+            self._qos.forget(self._subscription)
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
 

@@ -10,8 +10,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.node.camera_info import CameraListener
-from mspn_ros.node.outputs import image_qos
 from mspn_ros.node.parameters import camera_names, read_camera_parameter
+from mspn_ros.node.qos import Mismatches, image_qos
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +50,22 @@ class Camera:
     answers: its name, or its topic where it has none.
     """
 
-    def __init__(self, node: Any, config: CameraConfig, submit: Callable[[bytes], None]) -> None:
-        self._node, self.config = node, config
+    def __init__(
+        self, node: Any, qos: Mismatches, config: CameraConfig, submit: Callable[[bytes], None]
+    ) -> None:
+        """``submit`` gets serialized images.
+
+        Raises:
+            ConfigError: an override of the topic's quality of service that does not go.
+        """
+        self._node, self._qos, self.config = node, qos, config
         self.message_type = config.message_type
         self.listener: CameraListener | None = None
-        # raw: rclpy would end the node over a message that cannot be deserialized, and an
-        # overtaken frame need not be deserialized at all.
-        self._subscription = node.create_subscription(
-            self.message_type, config.image_topic, submit, image_qos(config.image_qos), raw=True
+        self._subscription = qos.subscription(
+            self.message_type, config.image_topic, image_qos(config.image_qos), submit
         )
         self.topic: str = self._subscription.topic_name
         self.label = config.name or self.topic
-
-    @property
-    def reliable(self) -> bool:
-        """Whether it was asked to be sent every image."""
-        return self.config.image_qos == "reliable"
 
     @property
     def camera_in_use(self) -> str:
@@ -77,10 +77,11 @@ class Camera:
         if self.listener is None:
             topic = self.config.image_topic
             beside = camera_info_topic(self.config.camera_info_topic, topic)
-            self.listener = CameraListener(self._node, beside, topic, image_qos("best_effort"))
+            self.listener = CameraListener(self._node, self._qos, beside, topic)
 
     def close(self) -> None:
         """Unsubscribe."""
+        self._qos.forget(self._subscription)
         self._node.destroy_subscription(self._subscription)
         if self.listener is not None:
             self.listener.close()

@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import String
 
 from mspn_ros.node.messages import stamp_to_ns
-from mspn_ros.node.outputs import ANSWERS, LATCHED
+from mspn_ros.node.qos import ANSWERS, LATCHED
 from mspn_ros.records import Pose
 
 

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.qos import ReliabilityPolicy
 
+from mspn_ros.node.stamps import ClockOffset
 from mspn_ros.node.transport import PROFILE_VARIABLES, profile_hint
 from mspn_ros.node.worker import Counts
 from mspn_ros.records import listing
@@ -23,16 +23,13 @@ _MOST_REFUSED = 20
 class ImageSource:
     """What the graph says about the image topic.
 
-    ``type_name`` is the subscribed message type; ``publisher_types`` and
-    ``best_effort_publishers`` describe its publishers, ``other_image_topics`` lists topics of
-    that type that have one.
+    ``type_name`` is the subscribed message type; ``publisher_types`` those of its publishers,
+    ``other_image_topics`` lists topics of that type that have one.
     """
 
     topic: str
     type_name: str
-    reliable: bool
     publisher_types: tuple[str, ...] = ()
-    best_effort_publishers: int = 0
     other_image_topics: tuple[str, ...] = ()
 
 
@@ -41,13 +38,16 @@ class CameraStatus:
     """What one camera's status reports; without ``source`` nothing is said of missing frames.
 
     ``name`` is "" for the only camera of a node, which has no status of its own. ``camera_info``
-    says which intrinsics are in use.
+    says which intrinsics are in use. ``mismatches`` names publishers whose quality of service does
+    not go with the subscription, ``clock`` tells of the stamps.
     """
 
     name: str
     counts: Counts
     source: ImageSource | None = None
     camera_info: str = ""
+    mismatches: tuple[str, ...] = ()
+    clock: ClockOffset = field(default_factory=ClockOffset)
 
 
 @dataclass(slots=True)
@@ -82,17 +82,13 @@ class NodeStatus:
         return sum((camera.counts for camera in self.cameras[1:]), self.cameras[0].counts)
 
 
-def image_source(node: Any, topic: str, message_type: Any, reliable: bool) -> ImageSource:
+def image_source(node: Any, topic: str, message_type: Any) -> ImageSource:
     """Ask the graph about the image ``topic`` that an rclpy node subscribes to."""
     type_name = f"sensor_msgs/msg/{message_type.__name__}"
-    publishers = node.get_publishers_info_by_topic(topic)
-    best_effort = ReliabilityPolicy.BEST_EFFORT
     return ImageSource(
         topic,
         type_name,
-        reliable,
-        tuple(p.topic_type for p in publishers),
-        sum(p.qos_profile.reliability == best_effort for p in publishers),
+        tuple(p.topic_type for p in node.get_publishers_info_by_topic(topic)),
         tuple(
             name
             for name, types in node.get_topic_names_and_types()
@@ -115,8 +111,6 @@ def no_frames_reason(source: ImageSource, idle_s: float) -> str:
             f"{start}: it carries {', '.join(source.publisher_types)}, not {source.type_name}; "
             "set transport to raw or compressed accordingly"
         )
-    if source.reliable and source.best_effort_publishers == len(source.publisher_types):
-        return f"{start}: its publisher is best effort; set image_qos to best_effort"
     return (
         f"{start}, though it has a publisher; is the camera running? Large best-effort frames "
         f"starve without the Fast DDS profile: {profile_hint()} before starting the camera driver"
@@ -146,7 +140,11 @@ class DiagnosticsReport:
             if camera.name:
                 recent = self._recent(camera.name, camera.counts, elapsed_s)
                 level, text = _camera_level(status, camera, recent)
-                values = [*_count_values(camera.counts, recent), *_source_values([camera])]
+                values = [
+                    *_count_values(camera.counts, recent),
+                    *_source_values([camera]),
+                    *_clock_values([camera]),
+                ]
                 name = f"{status.name}: {camera.name}"
                 message.status.append(_status(name, status.device, level, text, values))
         return message
@@ -185,18 +183,22 @@ def _level(status: NodeStatus, recent: _Recent) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, status.state
     if refusal := _all_rejected(status.counts, recent):
         return DiagnosticStatus.ERROR, refusal
-    warnings = _rejected(status.counts, recent)
+    warnings, hints = _rejected(status.counts, recent), []
     for camera in status.cameras:
         start = f"{camera.name}: " if camera.name else ""
-        warnings += [start + text for text in _no_frames(status, camera)]
+        warnings += [start + text for text in _camera_warnings(status, camera)]
+        hints += [start + camera.clock.hint] if camera.clock.hint else []
     warnings += status.warnings
+    if status.state == "active" and not status.scenes:
+        warnings.append("the scene bank holds no scene; add one")
     if status.reload_trouble:
         warnings.append(status.reload_trouble)
     if status.refused:
         warnings.append(f"{len(status.refused)} rows left out: {listing(list(status.refused))}")
     if warnings:
-        return DiagnosticStatus.WARN, "; ".join(warnings)
-    return DiagnosticStatus.OK, f"{recent.rate_hz:.1f} Hz, scene {status.scene or 'none yet'}"
+        return DiagnosticStatus.WARN, "; ".join(warnings + hints)
+    well = f"{recent.rate_hz:.1f} Hz, scene {status.scene or 'none yet'}"
+    return DiagnosticStatus.OK, "; ".join([well, *hints])
 
 
 def _camera_level(status: NodeStatus, camera: CameraStatus, recent: _Recent) -> tuple[bytes, str]:
@@ -204,9 +206,10 @@ def _camera_level(status: NodeStatus, camera: CameraStatus, recent: _Recent) -> 
         return DiagnosticStatus.OK, status.state
     if refusal := _all_rejected(camera.counts, recent):
         return DiagnosticStatus.ERROR, refusal
-    if warnings := _rejected(camera.counts, recent) + _no_frames(status, camera):
-        return DiagnosticStatus.WARN, "; ".join(warnings)
-    return DiagnosticStatus.OK, f"{recent.rate_hz:.1f} Hz"
+    hints = [camera.clock.hint] if camera.clock.hint else []
+    if warnings := _rejected(camera.counts, recent) + _camera_warnings(status, camera):
+        return DiagnosticStatus.WARN, "; ".join(warnings + hints)
+    return DiagnosticStatus.OK, "; ".join([f"{recent.rate_hz:.1f} Hz", *hints])
 
 
 def _all_rejected(counts: Counts, recent: _Recent) -> str:
@@ -222,11 +225,19 @@ def _rejected(counts: Counts, recent: _Recent) -> list[str]:
     return [f"{recent.rejected} frames rejected ({', '.join(sorted(counts.rejected))})"]
 
 
-def _no_frames(status: NodeStatus, camera: CameraStatus) -> list[str]:
-    idle_s = camera.counts.idle_s
-    if camera.source is None or idle_s <= status.no_frames_timeout_s:
-        return []
-    return [no_frames_reason(camera.source, idle_s)]
+def _camera_warnings(status: NodeStatus, camera: CameraStatus) -> list[str]:
+    warnings, idle_s = list(camera.mismatches), camera.counts.idle_s
+    if camera.source is None:
+        return warnings
+    # A publisher that does not go with the subscription is reason enough.
+    if idle_s > status.no_frames_timeout_s and not warnings:
+        warnings.append(no_frames_reason(camera.source, idle_s))
+    if camera.clock.unstamped:
+        warnings.append(
+            f"images on {camera.source.topic} have no stamps, nor have their poses; have the "
+            "driver stamp them"
+        )
+    return warnings
 
 
 def _values(status: NodeStatus, recent: _Recent) -> list[tuple[str, str]]:
@@ -245,6 +256,7 @@ def _values(status: NodeStatus, recent: _Recent) -> list[tuple[str, str]]:
         ("refused", str(len(status.refused))),
         *((f"refused.{name}", why) for name, why in islice(status.refused.items(), _MOST_REFUSED)),
         *_source_values(status.cameras),
+        *(_clock_values(status.cameras) if len(status.cameras) == 1 else ()),
         ("fastdds_profile", next(filter(None, map(os.environ.get, PROFILE_VARIABLES)), "") or ""),
     ]
 
@@ -255,6 +267,7 @@ def _count_values(counts: Counts, recent: _Recent) -> list[tuple[str, str]]:
         ("received", str(counts.received)),
         ("answered", str(counts.answered)),
         ("overtaken", str(counts.overtaken)),
+        ("skipped", str(counts.skipped)),
         ("rejected", str(sum(counts.rejected.values()))),
         *((f"rejected.{cause}", str(n)) for cause, n in sorted(counts.rejected.items())),
         ("in_progress", str(counts.in_progress)),
@@ -265,6 +278,11 @@ def _count_values(counts: Counts, recent: _Recent) -> list[tuple[str, str]]:
         for name, spent_ms in zip(names, percentiles, strict=False):
             values.append((f"{stage}_{name}_ms", f"{spent_ms:.2f}"))
     return values
+
+
+def _clock_values(cameras: Sequence[CameraStatus]) -> list[tuple[str, str]]:
+    offsets_s = [camera.clock.seconds for camera in cameras if camera.clock.seconds is not None]
+    return [("stamp_age_s", ", ".join(f"{offset_s:.3f}" for offset_s in offsets_s))]
 
 
 def _source_values(cameras: Sequence[CameraStatus]) -> list[tuple[str, str]]:

@@ -23,7 +23,8 @@ from mspn_ros.node.messages import (
     stamp_to_ns,
 )
 from mspn_ros.node.outputs import Outputs
-from mspn_ros.node.parameters import read_parameter
+from mspn_ros.node.parameters import allowed_scenes, read_parameter
+from mspn_ros.node.stamps import ClockOffset, StampOrder, staleness
 from mspn_ros.node.worker import Milestones
 from mspn_ros.records import ImageHW3, Intrinsics, MspnError, PoseEstimate, RosError
 
@@ -46,6 +47,14 @@ class _Decoded:
         return stamp_to_ns(self.header.stamp)
 
 
+class StaleError(RosError):
+    """A frame that would give a stale pose; ``cause`` is the one under which it is counted."""
+
+    def __init__(self, cause: str, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
 class Frames:
     """Answers the frames of a node's cameras, on the worker's thread.
 
@@ -61,16 +70,29 @@ class Frames:
         self._best = BestAnswer()
         self._filter, self._filtered_s = SceneFilter(0.0), 0.0
         self._unscaled: set[str] = set()
+        self._orders: tuple[StampOrder, ...] = ()
+        self._offsets: tuple[ClockOffset, ...] = ()
+        # Counts the times that frames were taken from cameras; changes when that ends.
+        self._term, self._anew = 0, True
         self.scene = ""
 
     def begin(self, cameras: Sequence[Camera]) -> None:
         """Frames come from these cameras from now on; the worker knows them by number."""
         self._cameras = tuple(cameras)
-        self._best, self._filter = BestAnswer(), SceneFilter(0.0)
+        self._offsets = tuple(ClockOffset() for _ in cameras)
+        self.restart()
         # The first message of a type takes 0.2 s to read: let it be this one.
         for message_type in {camera.message_type for camera in cameras}:
             read_message(serialize_message(message_type()), message_type)
         self.renew()
+
+    def end(self) -> None:
+        """What is in progress is not published any more."""
+        self._term += 1
+
+    def restart(self) -> None:
+        """Frames of before say nothing of those to come: time has jumped. From any thread."""
+        self._anew = True
 
     def renew(self) -> None:
         """Other scenes are in service; for the thread that makes subscriptions."""
@@ -79,6 +101,10 @@ class Frames:
         if self._localizer.reads_cameras:
             for camera in self._cameras:
                 camera.listen()
+
+    def clock(self, camera: int) -> ClockOffset:
+        """Of the camera of that number: what its stamps say of its clock."""
+        return self._offsets[camera]
 
     @property
     def warnings(self) -> list[str]:
@@ -92,6 +118,9 @@ class Frames:
 
         Of each, in order: its milestones, or the cause why it was rejected.
         """
+        term = self._term
+        if self._anew:
+            self._begin_anew()
         done: dict[int, Milestones | str] = {}
         decoded = []
         for place, (camera, serialized) in enumerate(taken):
@@ -103,6 +132,10 @@ class Frames:
         decoded_s = time.monotonic()
         estimates = self._estimates(decoded, done)
         localized_s = time.monotonic()
+        if term != self._term:
+            # The node was deactivated meanwhile; active again, it would give an old answer as new.
+            return ["inactive"] * len(taken)
+        self._drop_stale([frame for frame in decoded if frame.place in estimates], estimates, done)
         self._publish([frame for frame in decoded if frame.place in estimates], estimates)
         for place in estimates:
             done[place] = Milestones(decoded_s, localized_s)
@@ -113,12 +146,48 @@ class Frames:
         header, cause = Header(), "malformed_message"
         try:
             message = read_message(serialized, camera.message_type)
-            header, cause = message.header, rejection_cause(message)
+            header = message.header
+            self._check_time(number, stamp_to_ns(header.stamp))
+            cause = rejection_cause(message)
             image = decode_image(message, self._localizer.least_size)
+        except StaleError as error:
+            return self._reject(camera, header, error.cause, error)
         # Everything, since whatever a stranger sends must not end the node.
         except Exception as error:
             return self._reject(camera, header, cause, error)
         return _Decoded(place, number, header, image)
+
+    def _begin_anew(self) -> None:
+        self._anew = False
+        self._best, self._filter, self._filtered_s = BestAnswer(), SceneFilter(0.0), 0.0
+        self._orders = tuple(StampOrder() for _ in self._cameras)
+
+    def _check_time(self, number: int, stamp_ns: int) -> None:
+        """Raise StaleError for a frame that would give a stale pose."""
+        now_ns = self._node.get_clock().now().nanoseconds
+        self._offsets[number].take(stamp_ns, now_ns)
+        order = self._orders[number].judge(stamp_ns, time.monotonic())
+        if order == "late":
+            raise StaleError("late", "a newer image of this camera came before it")
+        if order == "anew":
+            self._best, self._filter = BestAnswer(), SceneFilter(0.0)
+        if stale := staleness(stamp_ns, now_ns, read_parameter(self._node, "max_age")):
+            raise StaleError("stale", stale)
+
+    def _drop_stale(
+        self,
+        decoded: Sequence[_Decoded],
+        estimates: dict[int, PoseEstimate],
+        done: dict[int, Milestones | str],
+    ) -> None:
+        """Take out what has become too old while it was localized."""
+        now_ns = self._node.get_clock().now().nanoseconds
+        most_s = read_parameter(self._node, "max_age")
+        for frame in decoded:
+            if stale := staleness(frame.stamp_ns, now_ns, most_s):
+                camera, trouble = self._cameras[frame.camera], StaleError("stale", stale)
+                done[frame.place] = self._reject(camera, frame.header, trouble.cause, trouble)
+                del estimates[frame.place]
 
     def _estimates(
         self, decoded: Sequence[_Decoded], done: dict[int, Milestones | str]
@@ -152,16 +221,19 @@ class Frames:
         scene = read_parameter(self._node, "scene")
         minimum = read_parameter(self._node, "min_confidence")
         stay_s = read_parameter(self._node, "scene_filter")
+        allowed = allowed_scenes(self._node)
         if stay_s != self._filter.stay_s or scene:
             self._filter = SceneFilter(stay_s)
+        scenes = len(self._localizer.rows) if allowed is None else len(allowed)
         stamp_s = self._turn_stamp_s(decoded)
         estimates = self._localizer.localize(
             [frame.image for frame in decoded],
             scene=scene or None,
             min_confidence=minimum if minimum >= 0 else None,
             cameras=[self._intrinsics(frame) for frame in decoded],
-            prior=self._filter.prior(stamp_s, len(self._localizer.rows)),
+            prior=self._filter.prior(stamp_s, scenes),
             min_margin=read_parameter(self._node, "min_margin"),
+            allowed=allowed,
         )
         # The robot is in one place: the camera that is surest of it speaks for the turn.
         surest = max(estimates, key=lambda estimate: estimate.confidence)

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import gc
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
 from std_srvs.srv import Trigger
 
 from mspn_ros.inference.catalogue import SceneInfo
@@ -29,14 +28,21 @@ from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.cameras import Camera, read_cameras
 from mspn_ros.node.diagnostics import CameraStatus, DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.frames import Frames
+from mspn_ros.node.managed import ManagedNode
 from mspn_ros.node.outputs import Outputs
-from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
+from mspn_ros.node.parameters import (
+    allowed_scenes,
+    declare_parameters,
+    read_parameter,
+    warn_of_unknown_parameters,
+)
+from mspn_ros.node.qos import Mismatches
 from mspn_ros.node.reloading import Reloading
+from mspn_ros.node.stamps import JUMP_S
 from mspn_ros.node.worker import Milestones, NewestFrameWorker
 from mspn_ros.paths import package_file
 from mspn_ros.records import (
     ConfigError,
-    MspnError,
     listing,
 )
 
@@ -44,16 +50,15 @@ from mspn_ros.records import (
 _THROTTLE_S = 10.0
 
 
-class LocalizerNode(LifecycleNode):
-    """See the module. ``failure`` says why the last transition failed, empty if it did not.
+class LocalizerNode(ManagedNode):
+    """See the module.
 
     Raises:
         ConfigError: a parameter's value is refused.
     """
 
     def __init__(self) -> None:
-        super().__init__(NODE_NAME, namespace=NAMESPACE)
-        self.failure = ""
+        super().__init__(NODE_NAME, NAMESPACE)
         self._localizer: Localizer | None = None
         self._reloading: Reloading | None = None
         self._outputs: Outputs | None = None
@@ -61,11 +66,22 @@ class LocalizerNode(LifecycleNode):
         self._frames: Frames | None = None
         self._logged_at_s: dict[str, float] = {}
         self._report = DiagnosticsReport()
-        declare_parameters(self)
+        declare_parameters(self, lambda: self.state)
         warn_of_unknown_parameters(self)
         self._configs = read_cameras(self)
-        self._worker = NewestFrameWorker(self._process, self._log_bug, len(self._configs))
-        self.add_on_set_parameters_callback(self._check_scene)
+        self._worker = NewestFrameWorker(
+            self._process,
+            self._log_bug,
+            len(self._configs),
+            lambda: float(read_parameter(self, "max_rate")),
+        )
+        self._qos = Mismatches(self, self._log_throttled)
+        # Of /clock, or where it is taken for the time or not any more.
+        self._jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(seconds=-JUMP_S)),
+            post_callback=self._on_time_jump,
+        )
+        self.add_on_set_parameters_callback(self._check_scenes)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Steady, so that the node speaks while simulated time stands still.
         self.create_timer(
@@ -75,65 +91,19 @@ class LocalizerNode(LifecycleNode):
         )
         self.create_service(Trigger, "~/reload", self._on_reload)
 
-    def bring_up(self) -> bool:
-        """Configure and activate; False, with ``failure`` set and logged, if either fails."""
-        done = TransitionCallbackReturn.SUCCESS
-        return self.trigger_configure() == done and self.trigger_activate() == done
-
     def release(self) -> None:
         """Stop taking frames and let the model and the topics go; safe in any state."""
         if self._reloading is not None:
             self._reloading.stop()
-        self._stop_frames()
+        self.deactivate()
         if self._outputs is not None:
             self._outputs.destroy()
         self._outputs = self._localizer = self._reloading = self._frames = None
 
-    # Transitions. rclpy swallows their exceptions, hence _guarded.
+    # What the transitions do, see ManagedNode.
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def configure(self) -> None:
         """Load the model and make the topics."""
-        return self._guarded("configure", self._configure)
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and start to answer."""
-        super().on_activate(state)
-        return self._guarded("activate", self._activate)
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe; the model stays loaded."""
-        result = self._guarded("deactivate", self._stop_frames)
-        super().on_deactivate(state)
-        return result
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let the model and the topics go."""
-        return self._guarded("cleanup", self.release)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """As cleanup, from any state."""
-        return self._guarded("shutdown", self.release)
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After a bug in a transition: back to unconfigured."""
-        self.release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def _guarded(self, name: str, step: Callable[[], None]) -> TransitionCallbackReturn:
-        try:
-            step()
-        except MspnError as error:
-            self.failure = f"{name}: {error}"
-            self.get_logger().error(self.failure)
-            return TransitionCallbackReturn.FAILURE
-        except Exception as error:
-            self.failure = f"{name}: {type(error).__name__}: {error}"
-            self.get_logger().error(f"{name} failed by a bug:\n{traceback.format_exc()}")
-            return TransitionCallbackReturn.ERROR
-        self.failure = ""
-        return TransitionCallbackReturn.SUCCESS
-
-    def _configure(self) -> None:
         # Before the model is read: what changes meanwhile shows at the first look.
         watch = ModelWatch(self._model_dir())
         try:
@@ -142,7 +112,12 @@ class LocalizerNode(LifecycleNode):
                 read_parameter(self, "device"),
                 engine=read_parameter(self, "engine"),
             )
-            _require_scene(localizer.scenes, read_parameter(self, "scene"))
+            _require_scenes(
+                localizer.scenes, read_parameter(self, "scene"), allowed_scenes(self) or ()
+            )
+            self._outputs = Outputs(
+                self, self._qos, (config.name for config in self._configs if config.name)
+            )
         except BaseException:
             watch.close()
             raise
@@ -151,7 +126,6 @@ class LocalizerNode(LifecycleNode):
         gc.collect()
         gc.freeze()
         self._localizer = localizer
-        self._outputs = Outputs(self, (config.name for config in self._configs if config.name))
         self._frames = Frames(self, localizer, self._outputs, self._log_throttled)
         self._reloading = Reloading(self, localizer, watch, self._take_in)
         self.get_logger().info(
@@ -159,16 +133,19 @@ class LocalizerNode(LifecycleNode):
             f"({localizer.engine_reason})"
         )
 
-    def _activate(self) -> None:
+    def activate(self) -> None:
+        """Subscribe and start to answer."""
         assert self._outputs is not None
         assert self._localizer is not None
         assert self._frames is not None
+        self._configs = read_cameras(self)
         self._worker.start()
-        self._cameras = tuple(
-            Camera(self, config, partial(self._worker.submit, camera=number))
-            for number, config in enumerate(self._configs)
-        )
+        for number, config in enumerate(self._configs):
+            submit = partial(self._worker.submit, camera=number)
+            # One after the other, so that a failure leaves those that deactivate takes away.
+            self._cameras += (Camera(self, self._qos, config, submit),)
         self._frames.begin(self._cameras)
+        self._qos.warn_of_unknown_overrides()
         self._outputs.publish_catalogue(self._localizer.scenes)
         topics = [f"{camera.message_type.__name__} {camera.topic}" for camera in self._cameras]
         self.get_logger().info(f"active: takes {', '.join(topics)}")
@@ -188,11 +165,22 @@ class LocalizerNode(LifecycleNode):
         if self._frames is not None and self._cameras:
             self._frames.renew()
 
-    def _stop_frames(self) -> None:
+    def deactivate(self) -> None:
+        """Unsubscribe; the model stays loaded."""
         cameras, self._cameras = self._cameras, ()
         for camera in cameras:
             camera.close()
         self._worker.stop()
+        if self._frames is not None:
+            self._frames.end()
+
+    def _on_time_jump(self, jump: Any) -> None:
+        if self._frames is not None:
+            self._frames.restart()
+        self.get_logger().info(
+            f"time jumped by {jump.delta.nanoseconds / 1e9:.1f} s: what frames before said of the "
+            "scene is forgotten"
+        )
 
     # Frames, on the worker's thread.
 
@@ -219,15 +207,18 @@ class LocalizerNode(LifecycleNode):
         what = "model" if read_parameter(self, "model") else "no model named: running the demo"
         return f"{what} {self._model_dir()}"
 
-    def _check_scene(self, parameters: Sequence[Any]) -> Any:
+    def _check_scenes(self, parameters: Sequence[Any]) -> Any:
         from rcl_interfaces.msg import SetParametersResult
 
-        for parameter in parameters:
-            if parameter.name == "scene" and self._localizer is not None:
-                try:
-                    _require_scene(self._localizer.scenes, parameter.value)
-                except ConfigError as error:
-                    return SetParametersResult(successful=False, reason=str(error))
+        asked = {parameter.name: parameter.value for parameter in parameters}
+        if self._localizer is None or not asked.keys() & {"scene", "allowed_scenes"}:
+            return SetParametersResult(successful=True)
+        scene = asked.get("scene", read_parameter(self, "scene"))
+        allowed = asked.get("allowed_scenes", read_parameter(self, "allowed_scenes")) or ()
+        try:
+            _require_scenes(self._localizer.scenes, scene, tuple(filter(None, allowed)))
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     async def _on_reload(self, request: Any, response: Any) -> Any:
@@ -244,9 +235,10 @@ class LocalizerNode(LifecycleNode):
         if localizer is not None and not read_parameter(self, "model"):
             warnings.append(f"{self._model_text()}; set the parameter model")
             self._log_throttled("demo", warnings[-1])
+        warnings += self._trouble_with_scenes() + self._trouble_with_time()
         status = NodeStatus(
             name=self.get_fully_qualified_name(),
-            state=self._state_machine.current_state[1],
+            state=self.state,
             model=str(self._model_dir()),
             scene=frames.scene if frames is not None else "",
             pose_axes=read_parameter(self, "pose_axes"),
@@ -261,25 +253,52 @@ class LocalizerNode(LifecycleNode):
             status.refused = localizer.refused
         if self._reloading is not None:
             status.reload_trouble = self._reloading.trouble
-        status.cameras = tuple(self._camera_statuses())
+        mismatches = self._qos.found
+        status.cameras = tuple(self._camera_statuses(mismatches))
+        images = {camera.topic for camera in self._cameras}
+        others = [text for topic in mismatches.keys() - images for text in mismatches[topic]]
+        status.warnings += tuple(sorted(others))
         message = self._report.message(status, time.monotonic())
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-    def _camera_statuses(self) -> Iterator[CameraStatus]:
+    def _trouble_with_scenes(self) -> list[str]:
+        allowed = allowed_scenes(self) if self._localizer is not None else None
+        if self._localizer is None or allowed is None:
+            return []
+        gone = sorted(allowed - {info.name for info in self._localizer.scenes})
+        return [f"allowed_scenes: {name!r} is not in the bank; set it anew" for name in gone]
+
+    def _trouble_with_time(self) -> list[str]:
+        if self.get_clock().now().nanoseconds:
+            return []
+        return [
+            "use_sim_time is set, but /clock says nothing: play the bag with --clock, start the "
+            "simulator, or set use_sim_time to false"
+        ]
+
+    def _camera_statuses(self, mismatches: Mapping[str, Sequence[str]]) -> Iterator[CameraStatus]:
         counts = self._worker.counts()
         for number, config in enumerate(self._configs):
             status = CameraStatus(config.name, counts[number])
             if self._cameras:
                 camera = self._cameras[number]
-                status.source = image_source(
-                    self, camera.topic, camera.message_type, camera.reliable
-                )
+                status.source = image_source(self, camera.topic, camera.message_type)
                 status.camera_info = camera.camera_in_use
+                status.mismatches = tuple(mismatches.get(camera.topic, ()))
+                if self._frames is not None:
+                    status.clock = self._frames.clock(number)
             yield status
 
 
-def _require_scene(scenes: Sequence[SceneInfo], name: str) -> None:
-    names = [scene.name for scene in scenes]
-    if name and name not in names:
-        raise ConfigError(f"parameter scene: {name!r} is not in the bank; it has {listing(names)}")
+def _require_scenes(scenes: Sequence[SceneInfo], scene: str, allowed: Collection[str]) -> None:
+    names = {info.name: None for info in scenes}
+    for parameter, name in (("scene", scene), *(("allowed_scenes", one) for one in allowed)):
+        if name and name not in names:
+            has = listing(list(names))
+            raise ConfigError(f"parameter {parameter}: {name!r} is not in the bank; it has {has}")
+    if scene and allowed and scene not in allowed:
+        raise ConfigError(
+            f"parameter scene: {scene!r} is none of allowed_scenes ({listing(sorted(allowed))}); "
+            "allow it as well, or leave the other parameter empty"
+        )

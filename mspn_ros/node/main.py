@@ -6,20 +6,22 @@ import gc
 import os
 import signal
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
-
-from mspn_ros.node.localizer_node import LocalizerNode
-from mspn_ros.node.parameters import read_parameter
 from mspn_ros.records import ConfigError, MspnError, RosError
+
+# rclpy and torch take seconds to import: main does so once signals are handled.
+if TYPE_CHECKING:
+    from mspn_ros.node.localizer_node import LocalizerNode
 
 # How often the main thread looks for a signal while nothing arrives, in seconds.
 _WAKE_S = 0.2
+# Seconds after a signal in which the process has ended, whatever the main thread is doing.
+_END_S = 1.5
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -28,38 +30,103 @@ def main(args: Sequence[str] | None = None) -> int:
     ``args``: ROS arguments without the program's name (None: those of the process). Bad input
     at start is one line on stderr, and 1 is returned.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    node, executor, interrupted = None, None, False
+    ending = _Ending()
+    node, executor = None, None
     try:
+        from mspn_ros.node.localizer_node import LocalizerNode
+        from mspn_ros.node.parameters import read_parameter
+
         _init_ros(list(sys.argv[1:] if args is None else args))
         node = LocalizerNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
+        executor = _executor_of(node)
         if not read_parameter(node, "autostart") or node.bring_up():
-            # Without rclpy's signal handlers the context outlives the signal, so that the frame
-            # in progress still gets its answer; but nothing wakes a wait then.
-            while True:
-                executor.spin_once(timeout_sec=_WAKE_S)
+            _spin(node, executor, ending)
     except KeyboardInterrupt:
-        interrupted = True
+        pass
     except MspnError as error:
         print(f"mspn localize: {error}", file=sys.stderr)
+    # A signal may have come while some library took it for a failure of its own.
+    except Exception:
+        if not ending.asked:
+            raise
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ending.begin()
         _leave_ros(node, executor)
-    if interrupted:
-        # Python would take apart all of torch first: up to 2 s on a busy machine.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    if ending.asked:
+        ending.end()
     gc.unfreeze()
     return 1
 
 
+class _Ending:
+    """What SIGINT and SIGTERM do: raise KeyboardInterrupt where the main thread is, once.
+
+    Where it does not get there, or is lost in a destructor, the process ends all the same.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        # The handler below runs between two lines of the main thread's Python, and a model may be
+        # compiled for longer than that; the byte comes at once.
+        self._read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="ending", daemon=True).start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._raise)
+
+    def begin(self) -> None:
+        """No further signal disturbs the end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+    def end(self) -> None:
+        """Leave at once. Python would take apart all of torch first: up to 2 s when busy."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+    def _raise(self, number: int, frame: Any) -> None:
+        self.asked = True
+        self.begin()
+        raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        while os.read(self._read, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        self.asked = True
+        time.sleep(_END_S)
+        self.end()
+
+
+def _executor_of(node: LocalizerNode) -> Any:
+    from rclpy.executors import SingleThreadedExecutor
+
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    return executor
+
+
+def _spin(node: LocalizerNode, executor: Any, ending: _Ending) -> None:
+    # Without rclpy's signal handlers the context outlives the signal, so that the frame in progress
+    # still gets its answer; but nothing wakes a wait then.
+    while not ending.asked:
+        try:
+            executor.spin_once(timeout_sec=_WAKE_S)
+        # The executor hands on what a callback raises: one request must not end the node.
+        except Exception:
+            if ending.asked or not node.context.ok():
+                raise
+            node.get_logger().error(f"a bug in mspn_ros:\n{traceback.format_exc()}")
+            time.sleep(_WAKE_S)
+
+
 def _leave_ros(node: LocalizerNode | None, executor: Any) -> None:
     """Give back all that ROS holds; Fast DDS leaves its shared memory behind otherwise."""
+    # Not imported here: a signal may have come before it was.
+    rclpy = sys.modules.get("rclpy")
+    if rclpy is None or not hasattr(rclpy, "get_default_context"):
+        return
     context = rclpy.get_default_context()
     if node is not None:
         node.release()
@@ -74,6 +141,10 @@ def _leave_ros(node: LocalizerNode | None, executor: Any) -> None:
 
 
 def _init_ros(args: list[str]) -> None:
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
+
     try:
         surplus = remove_ros_args(args)
         if not surplus:

@@ -6,64 +6,54 @@ from collections.abc import Iterable
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from std_msgs.msg import Int32, String
 
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.node.messages import answer_json, catalogue_json, pose_stamped, pose_with_covariance
+from mspn_ros.node.qos import ANSWERS, LATCHED, OUTPUT, Mismatches
 from mspn_ros.records import PoseEstimate
-
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-# Answers are the record of what was done with each frame: a slow reader should not miss one.
-ANSWERS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-_DEPTH = 10
-
-
-def image_qos(reliability: str) -> QoSProfile:
-    """Depth 1 (a queue only ages the frames), ``best_effort`` or ``reliable``."""
-    policies = {
-        "best_effort": ReliabilityPolicy.BEST_EFFORT,
-        "reliable": ReliabilityPolicy.RELIABLE,
-    }
-    return QoSProfile(depth=1, reliability=policies[reliability])
 
 
 class Outputs:
     """The publishers of one configured node; names are relative to its namespace."""
 
-    def __init__(self, node: Any, cameras: Iterable[str] = ()) -> None:
-        """``cameras``: names of those that have a pose topic of their own."""
-        self._node = node
-        create = node.create_lifecycle_publisher
-        self._pose = create(PoseStamped, "pose", _DEPTH)
-        self._pose_with_covariance = create(
-            PoseWithCovarianceStamped, "pose_with_covariance", _DEPTH
-        )
-        self._scene_id = create(Int32, "scene_id", _DEPTH)
-        self._scene = create(String, "scene", _DEPTH)
-        self._answer = create(String, "answer", ANSWERS)
-        self._catalogue = create(String, "scenes", LATCHED)
-        self._probabilities = self._create_probabilities()
-        self._camera_poses = {name: create(PoseStamped, f"{name}/pose", _DEPTH) for name in cameras}
+    def __init__(self, node: Any, qos: Mismatches, cameras: Iterable[str] = ()) -> None:
+        """``cameras``: names of those that have a pose topic of their own.
+
+        Raises:
+            ConfigError: an override of a topic's quality of service that does not go.
+        """
+        self._node, self._qos = node, qos
+        self._publishers: list[Any] = []
+        try:
+            self._pose = self._create(PoseStamped, "pose")
+            self._pose_with_covariance = self._create(
+                PoseWithCovarianceStamped, "pose_with_covariance"
+            )
+            self._scene_id = self._create(Int32, "scene_id")
+            self._scene = self._create(String, "scene")
+            self._answer = self._create(String, "answer", ANSWERS)
+            self._catalogue = self._create(String, "scenes", LATCHED)
+            self._probabilities = self._create_probabilities()
+            self._camera_poses = {
+                name: self._create(PoseStamped, f"{name}/pose") for name in cameras
+            }
+        except BaseException:
+            self.destroy()
+            raise
+
+    def _create(self, message_type: Any, topic: str, qos: QoSProfile = OUTPUT) -> Any:
+        publisher = self._qos.publisher(message_type, topic, qos)
+        self._publishers.append(publisher)
+        return publisher
 
     def destroy(self) -> None:
         """Take the topics away."""
-        for publisher in (
-            self._pose,
-            self._pose_with_covariance,
-            self._scene_id,
-            self._scene,
-            self._answer,
-            self._catalogue,
-            self._probabilities,
-            *self._camera_poses.values(),
-        ):
-            if publisher is not None:
-                self._node.destroy_lifecycle_publisher(publisher)
+        for publisher in self._publishers:
+            self._qos.forget(publisher)
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = []
 
     def publish_catalogue(self, scenes: Iterable[SceneInfo]) -> None:
         """The latched list of scenes, also for those who come later."""
@@ -111,7 +101,7 @@ class Outputs:
                 "(apt install ros-$ROS_DISTRO-vision-msgs)"
             )
             return None
-        return self._node.create_lifecycle_publisher(Classification, "scene_probabilities", _DEPTH)
+        return self._create(Classification, "scene_probabilities")
 
 
 def _classification(header: Any, estimate: PoseEstimate) -> Any:

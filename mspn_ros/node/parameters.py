@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from mspn_ros.inference.engine_names import AUTO, ENGINES
 from mspn_ros.records import MOST_CAMERAS, ConfigError
 
-Value = str | bool | float
+Value = str | bool | float | tuple[str, ...]
+# A name that ROS takes, ASCII and not longer than DDS has room for.
+_TOPIC = r"(?=.{1,200}$)(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*"
+# In which states a parameter may be set that is read at that time.
+_SETTABLE = {"configure": ("unconfigured",), "activate": ("unconfigured", "inactive"), "start": ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +22,9 @@ class NodeParameter:
     """One parameter of the localizer node.
 
     ``bounds`` (inclusive) holds for numbers, ``choices`` or ``pattern`` (the whole value) for
-    strings; ``changeable`` parameters may be set while the node runs. ``per_camera`` parameters
-    exist for each of the named cameras as well, as ``<camera>.<name>``, by default as without.
+    strings; ``changeable`` parameters may be set at any time, others until they are read: once, at
+    the node's start, or whenever it is configured or activated. ``per_camera`` parameters exist for
+    each of the named cameras as well, as ``<camera>.<name>``, by default as without.
     """
 
     name: str
@@ -28,12 +34,22 @@ class NodeParameter:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     changeable: bool = False
+    read_at: Literal["start", "configure", "activate"] = "start"
     per_camera: bool = False
 
     @property
     def type_name(self) -> str:
-        """The ROS type: ``string``, ``bool`` or ``double``."""
-        return {str: "string", bool: "bool", float: "double"}[type(self.default)]
+        """The ROS type: ``string``, ``bool``, ``double`` or ``string_array``."""
+        kinds = {str: "string", bool: "bool", float: "double", tuple: "string_array"}
+        return kinds[type(self.default)]
+
+    @property
+    def at_run_time(self) -> str:
+        """When it may be set, in words."""
+        if self.changeable:
+            return "yes"
+        states = {"configure": "while unconfigured", "activate": "while inactive"}
+        return states.get(self.read_at, "no")
 
     @property
     def allowed(self) -> str:
@@ -46,6 +62,7 @@ class NodeParameter:
             "device": "auto | cpu | cuda | cuda:N",
             "cameras": "names with spaces between",
             "mounting": "x y z roll pitch yaw | x y z qx qy qz qw | tf",
+            "allowed_scenes": "names of scenes",
         }
         return words.get(self.name.rpartition(".")[2], f"any {self.type_name}")
 
@@ -55,6 +72,7 @@ PARAMETERS = (
         "model",
         "",
         "Model directory (backbone.safetensors and scenes.db); empty runs the packaged demo model.",
+        read_at="configure",
     ),
     NodeParameter(
         "cameras",
@@ -66,7 +84,8 @@ PARAMETERS = (
         "image_topic",
         "/camera/image_raw",
         "Topic of the camera images; of a named camera by default /<camera>/image_raw.",
-        pattern=r"(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*",
+        pattern=_TOPIC,
+        read_at="activate",
         per_camera=True,
     ),
     NodeParameter(
@@ -75,13 +94,16 @@ PARAMETERS = (
         "Message type on the image topic: sensor_msgs/Image or CompressedImage; auto takes "
         "compressed where the topic's name ends in /compressed.",
         choices=("auto", "raw", "compressed"),
+        read_at="activate",
         per_camera=True,
     ),
     NodeParameter(
         "image_qos",
         "best_effort",
-        "Reliability of the image subscription (depth 1); best_effort matches every publisher.",
+        "Reliability of the image subscription (depth 1); best_effort matches every publisher. "
+        "qos_overrides of the topic come before it.",
         choices=("best_effort", "reliable"),
+        read_at="activate",
         per_camera=True,
     ),
     NodeParameter(
@@ -89,7 +111,8 @@ PARAMETERS = (
         "auto",
         "Topic of the camera's sensor_msgs/CameraInfo, which models with landmarks or cells read; "
         "auto takes camera_info beside the images, none the camera of the training frames.",
-        pattern=r"auto|none|(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*",
+        pattern=rf"auto|none|{_TOPIC}",
+        read_at="activate",
         per_camera=True,
     ),
     NodeParameter(
@@ -110,12 +133,14 @@ PARAMETERS = (
         "auto",
         "Where the network runs; auto takes CUDA when present.",
         pattern=r"auto|cpu|cuda(:\d{1,3})?",
+        read_at="configure",
     ),
     NodeParameter(
         "engine",
         AUTO,
         "What runs the backbone; auto takes the fastest that is as good as exact on the device.",
         choices=(AUTO, *ENGINES),
+        read_at="configure",
     ),
     NodeParameter(
         "autostart",
@@ -127,11 +152,18 @@ PARAMETERS = (
         "optical",
         "Axes of the published camera pose: optical (z forward, y down) or body (x forward, z up).",
         choices=("optical", "body"),
+        read_at="activate",
     ),
     NodeParameter(
         "scene",
         "",
         "Name of the scene to localize in; empty lets the network decide.",
+        changeable=True,
+    ),
+    NodeParameter(
+        "allowed_scenes",
+        ("",),
+        "Only these scenes may answer, as if there were no others; empty: all.",
         changeable=True,
     ),
     NodeParameter(
@@ -156,6 +188,22 @@ PARAMETERS = (
         changeable=True,
     ),
     NodeParameter(
+        "max_rate",
+        0.0,
+        "Most frames a second that are answered of each camera; what comes quicker is left out at "
+        "once. 0: no limit.",
+        bounds=(0.0, 1000.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "max_age",
+        0.0,
+        "Age in seconds above which an image is rejected, its stamp held against the node's clock; "
+        "needs synchronised clocks. 0: no limit.",
+        bounds=(0.0, 3600.0),
+        changeable=True,
+    ),
+    NodeParameter(
         "no_frames_timeout",
         5.0,
         "Seconds without an image after which /diagnostics warns.",
@@ -176,28 +224,35 @@ def parameter_table_markdown() -> str:
     ]
     for row in PARAMETERS:
         default = str(row.default).lower() if isinstance(row.default, bool) else str(row.default)
-        default = default or "''"
+        default = str(list(row.default)) if isinstance(row.default, tuple) else default or "''"
         allowed = row.allowed.replace("|", "\\|")
         lines.append(
             f"| `{row.name}` | {row.type_name} | `{default}` | {allowed} | "
-            f"{'yes' if row.changeable else 'no'} | {row.description} |"
+            f"{row.at_run_time} | {row.description} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def refusal(row: NodeParameter, value: Value) -> str:
-    """Why ``value`` (of the right type) is refused for ``row``; empty when it is accepted."""
+def refusal(row: NodeParameter, value: Any) -> str:
+    """Why ``value`` (of the right type, but for arrays) is refused; empty when it is accepted."""
+    if isinstance(row.default, tuple):
+        # An empty array has no type, and may be no value at all.
+        if not value or (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            return ""
+        return f"parameter {row.name}: {value!r} is not accepted; use an array of strings"
     wrong = isinstance(value, str) and (
         (bool(row.choices) and value not in row.choices)
-        or (bool(row.pattern) and re.fullmatch(row.pattern, value) is None)
+        or (bool(row.pattern) and re.fullmatch(row.pattern, value, re.ASCII) is None)
     )
     if not wrong:
         return ""
     return f"parameter {row.name}: {value!r} is not accepted; use {row.allowed}"
 
 
-def declare_parameters(node: Any) -> None:
+def declare_parameters(node: Any, state: Callable[[], str]) -> None:
     """Declare the table's parameters on an rclpy node, with descriptors and checks.
+
+    ``state`` tells that of its lifecycle, which decides what may be changed.
 
     Raises:
         ConfigError: a value given at start has the wrong type or is out of range.
@@ -220,9 +275,12 @@ def declare_parameters(node: Any) -> None:
     def declare(row: NodeParameter) -> None:
         rows[row.name] = row
         try:
-            node.declare_parameter(row.name, row.default, _descriptor(row))
+            default = list(row.default) if isinstance(row.default, tuple) else row.default
+            node.declare_parameter(row.name, default, _descriptor(row))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            raise ConfigError(_refused_at_start(row, _overrides(node)[row.name].value)) from error
+            raise ConfigError(
+                _refused_at_start(row, given_at_start(node)[row.name].value)
+            ) from error
 
     for row in PARAMETERS:
         declare(row)
@@ -237,6 +295,31 @@ def declare_parameters(node: Any) -> None:
             if row.per_camera:
                 declare(_of_camera(row, name, read_parameter(node, row.name)))
 
+    def in_time(parameters: list[Any]) -> Any:
+        reasons = (too_late(rows, parameter, state()) for parameter in parameters)
+        reason = next(filter(None, reasons), "")
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    # From now on only: declaring sets as well.
+    node.add_on_set_parameters_callback(in_time)
+
+
+def too_late(rows: Mapping[str, NodeParameter], parameter: Any, state: str) -> str:
+    """Why a parameter cannot be set in that state of the lifecycle; empty if it can."""
+    row = rows.get(parameter.name)
+    if row is None or row.changeable or state in _SETTABLE[row.read_at]:
+        return ""
+    start = f"parameter {row.name} cannot be changed while the node is {state}"
+    restart = f"restart it with -p {row.name}:=VALUE"
+    if row.read_at == "start":
+        return f"{start}: it is read when the node starts; {restart}"
+    ways = ["deactivate"] if state == "active" else []
+    if row.read_at == "configure":
+        ways.append("clean up")
+    back = f"{' and '.join(ways)} the node first, or " if state in ("active", "inactive") else ""
+    verb = {"configure": "configured", "activate": "activated"}[row.read_at]
+    return f"{start}: it is read when the node is {verb}; {back}{restart}"
+
 
 def _refused_at_start(row: NodeParameter, value: Any) -> str:
     example = row.default
@@ -245,20 +328,28 @@ def _refused_at_start(row: NodeParameter, value: Any) -> str:
     elif isinstance(row.default, str):
         # Quotes for the shell around those for YAML, which would read 1 or on as no text.
         example = f"'\"{value if not isinstance(value, str) else row.default}\"'"
+    elif isinstance(row.default, tuple):
+        example = f"\"['{value}']\""
     return (
         f"parameter {row.name}: {value!r} ({type(value).__name__}) is not accepted; it takes "
         f"{row.allowed} ({row.type_name}), as in -p {row.name}:={example}"
     )
 
 
-def _overrides(node: Any) -> Any:
-    # rclpy has no public way to ask for the values given at start.
+def given_at_start(node: Any) -> Any:
+    """The parameters that an rclpy node was started with, by name."""
+    # rclpy has no public way to ask for them.
     return node._parameter_overrides
 
 
 def read_parameter(node: Any, name: str) -> Any:
     """The value of a declared parameter, in force now."""
     return node.get_parameter(name).value
+
+
+def allowed_scenes(node: Any) -> frozenset[str] | None:
+    """The scenes that may answer; None where all may."""
+    return frozenset(filter(None, read_parameter(node, "allowed_scenes") or ())) or None
 
 
 def camera_names(node: Any) -> tuple[str, ...]:
@@ -282,7 +373,7 @@ def warn_of_unknown_parameters(node: Any) -> None:
 
     A warning and no error: a parameter file with ``/**`` carries those of other nodes too.
     """
-    unknown = [name for name in _overrides(node) if not node.has_parameter(name)]
+    unknown = [name for name in given_at_start(node) if not node.has_parameter(name)]
     unknown = [name for name in unknown if not name.startswith("qos_overrides.")]
     if unknown:
         known = ", ".join(row.name for row in PARAMETERS)
@@ -296,8 +387,9 @@ def _descriptor(row: NodeParameter) -> Any:
 
     descriptor = ParameterDescriptor(
         description=row.description,
-        additional_constraints=row.allowed,
-        read_only=not row.changeable,
+        additional_constraints=f"{row.allowed}; may be set at run time: {row.at_run_time}",
+        # Not read_only, which rclpy refuses without saying what else to do: see too_late.
+        dynamic_typing=isinstance(row.default, tuple),
     )
     if row.bounds is not None:
         low, high = row.bounds

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mspn_ros.node.pacing import Pacer
+
 _FRAMES_KEPT = 1000
 # What a frame's latency is made of, in their order.
 STAGES = ("waiting", "decode", "localize", "publish")
@@ -34,6 +36,7 @@ Process = Callable[[Sequence[tuple[int, Any]]], Sequence[Milestones | str]]
 class Counts:
     """What became of frames: received = answered + overtaken + rejected + in_progress.
 
+    Of those overtaken, ``skipped`` were left out because they came quicker than the rate asked for.
     ``idle_s`` is the time since the last frame arrived, or since the node was activated.
     ``times_s`` says of each of the last thousand answered since then when it arrived, was taken by
     the worker, decoded, localized and published, in ``time.monotonic`` seconds.
@@ -46,6 +49,7 @@ class Counts:
     in_progress: int = 0
     idle_s: float = 0.0
     times_s: tuple[tuple[float, ...], ...] = ()
+    skipped: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         """Of the frames of both."""
@@ -57,6 +61,7 @@ class Counts:
             self.in_progress + other.in_progress,
             min(self.idle_s, other.idle_s),
             self.times_s + other.times_s,
+            self.skipped + other.skipped,
         )
 
     def durations_ms(self) -> dict[str, tuple[float, float, float]]:
@@ -83,7 +88,8 @@ class NewestFrameWorker:
     """Processes the newest messages on one thread, those of all cameras together.
 
     A message that waits when a newer one of its camera comes is overtaken: counted, never
-    processed late, and none is processed twice.
+    processed late, and none is processed twice. So is one of a camera that comes quicker than
+    ``most_hz`` tells (0: no limit), whether or not the worker is busy.
 
     ``process`` gets (camera, message) for one or more cameras, by number; it publishes the answers
     and returns of each, in order, the frame's milestones, or the cause (a short key) why it was
@@ -92,9 +98,13 @@ class NewestFrameWorker:
     """
 
     def __init__(
-        self, process: Process, on_bug: Callable[[Exception], None], cameras: int = 1
+        self,
+        process: Process,
+        on_bug: Callable[[Exception], None],
+        cameras: int = 1,
+        most_hz: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._process = process
+        self._process, self._most_hz = process, most_hz
         self._on_bug = on_bug
         self._changed = threading.Condition()
         self._slots = [_Slot() for _ in range(cameras)]
@@ -103,10 +113,15 @@ class NewestFrameWorker:
 
     def submit(self, message: Any, camera: int = 0) -> None:
         """Take a message from the subscription; returns at once."""
+        most_hz = self._most_hz()
         with self._changed:
             slot = self._slots[camera]
             slot.received += 1
             slot.last_arrival_s = time.monotonic()
+            if not slot.pacer.lets(slot.last_arrival_s, most_hz):
+                slot.skipped += 1
+                slot.overtaken += 1
+                return
             if slot.waiting is not None:
                 slot.overtaken += 1
             slot.waiting = (message, slot.last_arrival_s)
@@ -192,7 +207,8 @@ class _Slot:
     def __init__(self) -> None:
         self.waiting: tuple[Any, float] | None = None
         self.busy = False
-        self.received = self.answered = self.overtaken = 0
+        self.received = self.answered = self.overtaken = self.skipped = 0
+        self.pacer = Pacer()
         self.rejected: Counter[str] = Counter()
         # Of each answered frame: arrival, taken, decoded, localized, published.
         self.times_s: deque[tuple[float, ...]] = deque(maxlen=_FRAMES_KEPT)
@@ -206,4 +222,5 @@ class _Slot:
             dict(self.rejected),
             int(self.busy) + int(self.waiting is not None),
             now_s - self.last_arrival_s,
+            skipped=self.skipped,
         )

@@ -1,0 +1,223 @@
+"""Quality of service: what topics have, how a user changes it, and who does not go with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterException,
+)
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
+
+from mspn_ros.node.parameters import given_at_start
+from mspn_ros.records import ConfigError
+
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+# Answers are the record of what was done with each frame: a slow reader should not miss one.
+ANSWERS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+OUTPUT = QoSProfile(depth=10)
+
+_MOST_DEPTH = 1000
+_PREFIX = "qos_overrides."
+
+
+def image_qos(reliability: str) -> QoSProfile:
+    """Depth 1 (a queue only ages the frames), ``best_effort`` or ``reliable``."""
+    policies = {
+        "best_effort": ReliabilityPolicy.BEST_EFFORT,
+        "reliable": ReliabilityPolicy.RELIABLE,
+    }
+    return QoSProfile(depth=1, reliability=policies[reliability])
+
+
+class _Topic(NamedTuple):
+    """A topic of this node, the QoS that it has here, and whether this node publishes there."""
+
+    name: str
+    qos: QoSProfile
+    publishes: bool
+
+
+class Mismatches:
+    """Makes a node's publishers and subscriptions, and watches who does not go with them.
+
+    Reliability, history and depth of each topic can be set at start by the parameters
+    ``qos_overrides.<topic>.publisher.<policy>`` (or ``subscription``), as everywhere in ROS 2.
+    Durability cannot: a late reader of a pose that is kept would take an old one for new.
+    """
+
+    def __init__(self, node: Any, log: Callable[[str, str], None]) -> None:
+        """``log`` gets warnings, with a key for each kind of trouble."""
+        self._node, self._log = node, log
+        self._topics: dict[int, _Topic] = {}
+
+    def publisher(self, message_type: Any, topic: str, qos: QoSProfile) -> Any:
+        """A lifecycle publisher.
+
+        Raises:
+            ConfigError: an override that does not go.
+        """
+        events = PublisherEventCallbacks(incompatible_qos=lambda event: self._tell())
+        return self._made(
+            topic,
+            True,
+            qos,
+            lambda profile, options: self._node.create_lifecycle_publisher(
+                message_type,
+                topic,
+                profile,
+                event_callbacks=events,
+                qos_overriding_options=options,
+            ),
+        )
+
+    def subscription(
+        self, message_type: Any, topic: str, qos: QoSProfile, callback: Callable[[Any], None]
+    ) -> Any:
+        """A subscription whose callback gets serialized messages.
+
+        Raises:
+            ConfigError: an override that does not go.
+        """
+        events = SubscriptionEventCallbacks(incompatible_qos=lambda event: self._tell())
+        return self._made(
+            topic,
+            False,
+            qos,
+            lambda profile, options: self._node.create_subscription(
+                message_type,
+                topic,
+                callback,
+                profile,
+                event_callbacks=events,
+                qos_overriding_options=options,
+                # rclpy would end the node over a message that cannot be deserialized, and an
+                # image that is overtaken need not be deserialized at all.
+                raw=True,
+            ),
+        )
+
+    def forget(self, endpoint: Any) -> None:
+        """A publisher or subscription is destroyed."""
+        self._topics.pop(id(endpoint), None)
+
+    @property
+    def found(self) -> dict[str, list[str]]:
+        """Topics that someone does not go with now, and of each who, and what to do about it."""
+        texts: dict[str, list[str]] = {}
+        for topic, text in sorted(set(self._find())):
+            texts.setdefault(topic, []).append(text)
+        return texts
+
+    def warn_of_unknown_overrides(self) -> None:
+        """Log overrides that were given at start for none of the topics that there are by now."""
+        given = [name for name in given_at_start(self._node) if name.startswith(_PREFIX)]
+        unknown = [name for name in given if not self._node.has_parameter(name)]
+        if unknown:
+            topics = ", ".join(
+                f"{_PREFIX}{topic.name}.{'publisher' if topic.publishes else 'subscription'}"
+                for topic in self._topics.values()
+            )
+            self._node.get_logger().warning(
+                f"unknown parameters are ignored: {', '.join(unknown)}; there are reliability, "
+                f"history and depth of {topics}"
+            )
+
+    def _made(
+        self,
+        topic: str,
+        publishes: bool,
+        qos: QoSProfile,
+        make: Callable[[QoSProfile, QoSOverridingOptions], Any],
+    ) -> Any:
+        # rclpy changes the profile that it is given.
+        profile = copy.copy(qos)
+        try:
+            endpoint = make(profile, QoSOverridingOptions.with_default_policies(callback=_check))
+        # RuntimeError is what rclpy raises for a policy's value that is none.
+        except (
+            InvalidQosOverridesError,
+            InvalidParameterTypeException,
+            InvalidParameterValueException,
+            ParameterException,
+            RuntimeError,
+            AssertionError,
+        ) as error:
+            raise ConfigError(
+                f"{_PREFIX}{self._node.resolve_topic_name(topic)}: {error}; reliability is "
+                "reliable or best_effort, history keep_last, depth "
+                f"1 to {_MOST_DEPTH}"
+            ) from error
+        name = endpoint.topic_name if not publishes else endpoint.topic
+        self._topics[id(endpoint)] = _Topic(self._node.resolve_topic_name(name), profile, publishes)
+        return endpoint
+
+    def _tell(self) -> None:
+        for texts in self.found.values():
+            for text in texts:
+                self._log(text, text)
+
+    def _find(self) -> Iterator[tuple[str, str]]:
+        for topic in list(self._topics.values()):
+            if topic.publishes:
+                others = self._node.get_subscriptions_info_by_topic(topic.name)
+            else:
+                others = self._node.get_publishers_info_by_topic(topic.name)
+            for other in others:
+                pair = (topic.qos, other.qos_profile)
+                offered, asked = pair if topic.publishes else reversed(pair)
+                compatible, reason = qos_check_compatible(offered, asked)
+                if compatible == QoSCompatibility.ERROR:
+                    who = f"{other.node_namespace.rstrip('/')}/{other.node_name}"
+                    yield topic.name, _text(topic, who, offered, asked, reason)
+
+
+def _check(qos: QoSProfile) -> SetParametersResult:
+    if qos.history != HistoryPolicy.KEEP_LAST:
+        return SetParametersResult(reason="history can only be keep_last: memory is bounded")
+    if not 1 <= qos.depth <= _MOST_DEPTH:
+        return SetParametersResult(reason=f"depth {qos.depth} is out of range")
+    return SetParametersResult(successful=True)
+
+
+def _text(topic: _Topic, who: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> str:
+    kind = "publisher" if topic.publishes else "subscription"
+    override = f"{_PREFIX}{topic.name}.{kind}.reliability"
+    best_effort = ReliabilityPolicy.BEST_EFFORT
+    if offered.reliability == best_effort and asked.reliability == ReliabilityPolicy.RELIABLE:
+        if topic.publishes:
+            return (
+                f"{who} asks for reliable {topic.name}, which is best effort by {override}: "
+                "remove that, or subscribe best effort"
+            )
+        return (
+            f"{who} publishes {topic.name} best effort, this node asks for reliable: set image_qos "
+            f"(or {override}) to best_effort"
+        )
+    if asked.durability == DurabilityPolicy.TRANSIENT_LOCAL != offered.durability:
+        return (
+            f"{who} asks for transient_local {topic.name}, which is volatile, so that nobody takes "
+            "an old pose for a new one: subscribe with durability volatile"
+        )
+    return (
+        f"{who} and this node do not agree on the QoS of {topic.name}: "
+        f"{reason.removeprefix('ERROR: ').strip('; ')}; change it there"
+    )
