@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
@@ -139,3 +140,34 @@ def compressed_image(encoded, image_format="jpeg"):
     message = CompressedImage(format=image_format)
     message.data = encoded
     return message
+
+
+class Statuses:
+    """What /diagnostics last said, by the status' name."""
+
+    def __init__(self, client):
+        self._client, self._last, self._at_s = client, {}, {}
+        client.node.create_subscription(DiagnosticArray, "/diagnostics", self._take, 10)
+
+    def _take(self, message):
+        for status in message.status:
+            self._last[status.name] = status
+            self._at_s[status.name] = time.monotonic()
+
+    def wait_for(self, name, words, level=None, timeout_s=10.0):
+        """A status that comes from now on, whose message has the words (and which has that level);
+        its message.
+        """
+        since_s = time.monotonic()
+
+        def said():
+            status = self._last.get(name)
+            return (
+                status is not None
+                and self._at_s[name] > since_s
+                and words in status.message
+                and level in (None, status.level)
+            )
+
+        assert self._client.collector.wait_for(said, timeout_s), self._last.get(name)
+        return self._last[name].message

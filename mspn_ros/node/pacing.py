@@ -15,7 +15,7 @@ class Pacer:
     """
 
     def __init__(self) -> None:
-        self._due_s = float("-inf")
+        self._due_s = self._last_s = float("-inf")
 
     def lets(self, now_s: float, most_hz: float) -> bool:
         """Whether the frame that comes now goes through; with 0 every one does."""
@@ -23,8 +23,9 @@ class Pacer:
             return True
         period_s = 1 / most_hz
         # A rate that was raised meanwhile must not wait for the old one's due time.
-        due_s = min(self._due_s, now_s + period_s)
+        due_s = min(self._due_s, self._last_s + (1 + _EARLY) * period_s)
         if now_s < due_s - _EARLY * period_s:
             return False
         self._due_s = (due_s if now_s < due_s + period_s else now_s) + period_s
+        self._last_s = now_s
         return True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.duration import Infinite
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.exceptions import (
     InvalidParameterTypeException,
@@ -16,7 +17,9 @@ from rclpy.exceptions import (
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
+    LivelinessPolicy,
     QoSCompatibility,
+    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
     qos_check_compatible,
@@ -36,6 +39,10 @@ ANSWERS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 OUTPUT = QoSProfile(depth=10)
 
 _MOST_DEPTH = 1000
+_NAMELESS = "someone"
+# Endpoints that are named of one topic.
+_MOST_TOLD = 3
+_POLICIES = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
 _PREFIX = "qos_overrides."
 
 
@@ -75,7 +82,7 @@ class Mismatches:
         Raises:
             ConfigError: an override that does not go.
         """
-        events = PublisherEventCallbacks(incompatible_qos=lambda event: self._tell())
+        events = PublisherEventCallbacks(incompatible_qos=lambda event: self.found)
         return self._made(
             topic,
             True,
@@ -97,7 +104,7 @@ class Mismatches:
         Raises:
             ConfigError: an override that does not go.
         """
-        events = SubscriptionEventCallbacks(incompatible_qos=lambda event: self._tell())
+        events = SubscriptionEventCallbacks(incompatible_qos=lambda event: self.found)
         return self._made(
             topic,
             False,
@@ -121,10 +128,19 @@ class Mismatches:
 
     @property
     def found(self) -> dict[str, list[str]]:
-        """Topics that someone does not go with now, and of each who, and what to do about it."""
+        """Topics that someone does not go with now, and of each who, and what to do about it.
+
+        Logs it as well. The middleware tells when it meets somebody, whose name may come later:
+        looked at again for each diagnostics message, it is there.
+        """
         texts: dict[str, list[str]] = {}
         for topic, text in sorted(set(self._find())):
             texts.setdefault(topic, []).append(text)
+        for topic, said in texts.items():
+            # Whoever is on the network can make many.
+            texts[topic] = said[:_MOST_TOLD]
+            if not said[0].startswith(_NAMELESS):
+                self._log(f"qos {topic}", "; ".join(texts[topic]))
         return texts
 
     def warn_of_unknown_overrides(self) -> None:
@@ -151,7 +167,7 @@ class Mismatches:
         # rclpy changes the profile that it is given.
         profile = copy.copy(qos)
         try:
-            endpoint = make(profile, QoSOverridingOptions.with_default_policies(callback=_check))
+            endpoint = make(profile, self._options(topic, publishes))
         # RuntimeError is what rclpy raises for a policy's value that is none.
         except (
             InvalidQosOverridesError,
@@ -167,13 +183,18 @@ class Mismatches:
                 f"1 to {_MOST_DEPTH}"
             ) from error
         name = endpoint.topic_name if not publishes else endpoint.topic
-        self._topics[id(endpoint)] = _Topic(self._node.resolve_topic_name(name), profile, publishes)
+        resolved = self._node.resolve_topic_name(name)
+        self._topics[id(endpoint)] = _Topic(resolved, _spelled_out(profile), publishes)
         return endpoint
 
-    def _tell(self) -> None:
-        for texts in self.found.values():
-            for text in texts:
-                self._log(text, text)
+    def _options(self, topic: str, publishes: bool) -> QoSOverridingOptions:
+        policies = _POLICIES
+        if not publishes:
+            # A declared one cannot be changed any more, and image_qos may be set meanwhile.
+            start = f"{_PREFIX}{self._node.resolve_topic_name(topic)}.subscription."
+            given = given_at_start(self._node)
+            policies = tuple(one for one in policies if start + one.name.lower() in given)
+        return QoSOverridingOptions(policies, callback=_check)
 
     def _find(self) -> Iterator[tuple[str, str]]:
         for topic in list(self._topics.values()):
@@ -187,7 +208,19 @@ class Mismatches:
                 compatible, reason = qos_check_compatible(offered, asked)
                 if compatible == QoSCompatibility.ERROR:
                     who = f"{other.node_namespace.rstrip('/')}/{other.node_name}"
+                    who = _NAMELESS if "_UNKNOWN_" in who else who
                     yield topic.name, _text(topic, who, offered, asked, reason)
+
+
+def _spelled_out(qos: QoSProfile) -> QoSProfile:
+    """With what the middleware makes of policies that are left open, as it tells of others."""
+    if not qos.deadline.nanoseconds:
+        qos.deadline = Infinite
+    if not qos.liveliness_lease_duration.nanoseconds:
+        qos.liveliness_lease_duration = Infinite
+    if qos.liveliness == LivelinessPolicy.SYSTEM_DEFAULT:
+        qos.liveliness = LivelinessPolicy.AUTOMATIC
+    return qos
 
 
 def _check(qos: QoSProfile) -> SetParametersResult:
