@@ -1,8 +1,10 @@
 """``mspn bench node``: a real node and a real camera process under real loads."""
 
 import json
+import os
 import tempfile
 from dataclasses import fields
+from itertools import product
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node.bench_camera import MESSAGE_TYPES, CameraProcess
 from mspn_ros.node.bench_node import _serialized
 from mspn_ros.node.messages import decode_image
+from mspn_ros.node.transport import PROFILE_VARIABLES, process_environment
 from mspn_ros.records import RosError
 
 
@@ -36,17 +39,19 @@ def test_every_frame_of_every_load_is_accounted_for(tmp_path, capfd, monkeypatch
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     words = ("--rates", "max", 20, "--sizes", "160x120", "--seconds", 0.8, "--json", file)
     words += ("--cameras", 2)
+    words += ("--profiles", "camera")
     words += ("--engine", "torch_float32")  # not what a node on its own would take everywhere
     code, out, err = run_bench(capfd, "--model", model, *words)
     assert code == 0, err
     results = json.loads(file.read_text())
     # max comes last, whatever its place: it is made from what the others find.
-    loads = [(transport, rate) for transport in ("raw", "compressed") for rate in ("20", "max")]
-    assert [(result["transport"], result["rate"]) for result in results] == loads
+    loads = list(product(("raw", "compressed"), ("camera",), ("20", "max")))
+    assert [tuple(map(one.get, ("transport", "profile", "rate"))) for one in results] == loads
     for result in results:
         assert set(result) == {field.name for field in fields(NodeResult)}
         assert_sound(result)
-        assert f"2 x {result['transport']} 160x120, {result['rate']}" in out
+        name = f"2 x {result['transport']} 160x120, {result['rate']}, profile: camera"
+        assert name in " ".join(out.split())
     for steady, most in (results[:2], results[2:]):
         assert steady["asked_hz"] == 2 * 20
         assert most["asked_hz"] >= OVERLOAD * steady["answered_hz"]
@@ -94,6 +99,7 @@ def assert_sound(result):
         (("--sizes", "640"), "--sizes: '640' is not a width and a height, as in 640x480"),
         (("--sizes", "640x480", "9000x9"), "--sizes: a side of 9000x9 is not 16 to 4096"),
         (("--cameras", "17"), "--cameras: 17 is not 1 to 16"),
+        (("--profiles", "me"), "--profiles: 'me' is not one of none, camera, node, both"),
         (("--transports", "avi"), "--transports: 'avi' is not one of raw, compressed"),
         (("--seconds", "0"), "--seconds: 0 is not 0.5 to 3600"),
         (("--seconds", "nan"), "--seconds: nan"),
@@ -125,6 +131,15 @@ def test_messages_hold_different_images_as_a_camera_gives_them(transport, off):
     if transport == "compressed":
         # About a quarter of a byte a pixel is what a camera's JPEGs need.
         assert 0.1 < np.mean(sizes) / (320 * 200) < 0.8
+
+
+def test_a_process_without_the_profile_takes_no_transports_from_this_one(monkeypatch):
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    with_it, without = process_environment(True), process_environment(False)
+    assert with_it == dict(os.environ)
+    assert any("fastdds.xml" in value for value in with_it.values())
+    left_out = with_it.keys() - without.keys()
+    assert left_out == {*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS"}
 
 
 def test_the_model_made_for_the_bench_answers_with_a_pose(tmp_path):

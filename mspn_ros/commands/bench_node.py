@@ -46,6 +46,13 @@ def add_bench_node_arguments(kinds: Any) -> None:
     node.add_argument(
         "--cameras", nargs="+", type=int, metavar="N", help="cameras at once (default 1)"
     )
+    node.add_argument(
+        "--profiles",
+        nargs="+",
+        metavar="WHO",
+        help="who has the Fast DDS profile for large images: none, camera, node or both (default "
+        "both)",
+    )
     node.add_argument("--seconds", type=float, help="of each load (default 10)")
 
 
@@ -60,6 +67,7 @@ def bench_node(arguments: argparse.Namespace) -> int:
         "rates": tuple(arguments.rates or ()),
         "seconds": arguments.seconds,
         "cameras": tuple(arguments.cameras or ()),
+        "profiles": tuple(arguments.profiles or ()),
     }
     plan = Plan(**{key: value for key, value in given.items() if value not in ((), None)})
     require_ros()
@@ -95,7 +103,8 @@ def _size(text: str) -> tuple[int, int]:
 
 def _name(result: Any) -> str:
     several = f"{result.cameras} x " if result.cameras > 1 else ""
-    return f"{several}{result.transport} {result.width}x{result.height}, {result.rate}"
+    profile = f", profile: {result.profile}" if result.profile != "both" else ""
+    return f"{several}{result.transport} {result.width}x{result.height}, {result.rate}{profile}"
 
 
 def _counts(result: Any) -> tuple[str, ...]:

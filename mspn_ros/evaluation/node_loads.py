@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mspn_ros.records import MOST_CAMERAS, ConfigError
 
 TRANSPORTS = ("raw", "compressed")
+# Who has the Fast DDS profile for large images.
+PROFILES = ("none", "camera", "node", "both")
 MAX_RATE = "max"
 # What "max" offers, in multiples of what the node can answer.
 OVERLOAD = 3.0
@@ -18,10 +20,11 @@ Percentiles = dict[str, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Loads to measure: every rate for every size, number of cameras and transport, each for
-    ``seconds``.
+    """Loads to measure: every rate for every size, number of cameras, profile and transport, each
+    for ``seconds``.
 
-    ``transports`` raw, compressed; ``cameras`` at once; ``sizes`` (width, height) in pixels;
+    ``transports`` raw, compressed; ``profiles``: who has the Fast DDS profile for large images;
+    ``cameras`` at once; ``sizes`` (width, height) in pixels;
     ``rates`` in Hz of each camera, or ``max``, which comes last whatever its place: OVERLOAD times
     what the node answered a second at its fastest, or could have by the time it takes for a frame
     when none waits, by all cameras together.
@@ -35,6 +38,7 @@ class Plan:
     rates: tuple[str, ...] = ("30", "60", "120", MAX_RATE)
     seconds: float = 10.0
     cameras: tuple[int, ...] = (1,)
+    profiles: tuple[str, ...] = ("both",)
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -43,6 +47,9 @@ class Plan:
                 raise ConfigError(
                     f"--transports: {transport!r} is not one of {', '.join(TRANSPORTS)}"
                 )
+        for profile in self.profiles:
+            if profile not in PROFILES:
+                raise ConfigError(f"--profiles: {profile!r} is not one of {', '.join(PROFILES)}")
         for width, height in self.sizes:
             if not _LEAST_SIDE <= min(width, height) <= max(width, height) <= _MOST_SIDE:
                 raise ConfigError(
@@ -65,7 +72,7 @@ class Plan:
     @property
     def loads(self) -> int:
         """How many are measured."""
-        kinds = len(self.transports) * len(self.cameras)
+        kinds = len(self.transports) * len(self.cameras) * len(self.profiles)
         return kinds * len(self.sizes) * len(self.ordered_rates)
 
 
@@ -77,6 +84,8 @@ class NodeResult:
     they did. Frames: published = received + lost, received = answered + overtaken + rejected, in
     all and, in ``by_camera``, of each; ``answered_hz`` were answered a second. ``poses`` came back
     on the robot's pose topic, where several cameras share one.
+
+    ``profile``: who had the Fast DDS profile; the others took Fast DDS's own transports.
 
     Times are p50 and p95, of age and latency p99 too, in milliseconds; null where no frame was
     answered. ``age_ms``: from publishing an image to receiving its pose (its answer, where it has
@@ -95,6 +104,7 @@ class NodeResult:
     height: int
     rate: str
     cameras: int
+    profile: str
     seconds: float
     asked_hz: float
     offered_hz: float

@@ -24,6 +24,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.node.session import MATCH_SLACK_S, ros_node, with_stamp
+from mspn_ros.node.transport import process_environment
 from mspn_ros.paths import PACKAGE
 from mspn_ros.records import RosError
 
@@ -31,15 +32,18 @@ MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 
 
 class CameraProcess:
-    """The parent's side; the process ends when the context is left."""
+    """The parent's side; the process ends when the context is left.
 
-    def __init__(self, topic: str, transport: str, folder: Path) -> None:
+    ``profile``: with the Fast DDS profile, if this process has it, see ``process_environment``.
+    """
+
+    def __init__(self, topic: str, transport: str, folder: Path, profile: bool = True) -> None:
         command = [sys.executable, "-m", "mspn_ros.node.bench_camera"]
         path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
         self._log = tempfile.TemporaryFile(mode="a+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [*command, topic, transport, str(folder)],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**process_environment(profile), "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from typing import Any
 
+from mspn_ros.node.transport import process_environment
 from mspn_ros.paths import PACKAGE
 from mspn_ros.records import RosError
 
@@ -17,11 +18,16 @@ from mspn_ros.records import RosError
 class LocalizerProcess:
     """A localizer in its own process, ended by SIGINT when the context is left.
 
-    ``parameters`` are node parameters by name; ``arguments`` further ROS arguments.
+    ``parameters`` are node parameters by name; ``arguments`` further ROS arguments; ``profile``:
+    with the Fast DDS profile, if this process has it, see ``process_environment``.
     """
 
     def __init__(
-        self, namespace: str, parameters: dict[str, Any], arguments: tuple[str, ...] = ()
+        self,
+        namespace: str,
+        parameters: dict[str, Any],
+        arguments: tuple[str, ...] = (),
+        profile: bool = True,
     ) -> None:
         command = [sys.executable, "-m", "mspn_ros.node.main", "--ros-args"]
         command += ["-r", f"__ns:={namespace}"]
@@ -34,7 +40,7 @@ class LocalizerProcess:
         path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
             [*command, *arguments],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**process_environment(profile), "PYTHONPATH": path},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )

@@ -34,6 +34,14 @@ def loopback_environment() -> dict[str, str]:
     return {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **profile_environment()}
 
 
+def process_environment(profile: bool) -> dict[str, str]:
+    """This process's environment for another one, with the Fast DDS transports that are set here,
+    or with those that Fast DDS takes by itself.
+    """
+    left_out = () if profile else _TRANSPORT_VARIABLES
+    return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
 def profile_hint() -> str:
     """The line to run before the camera driver, so that Fast DDS delivers large frames."""
     try:
