@@ -29,6 +29,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from test_node import assert_same_pose, end_by, picture
 
+from mspn_ros.commands.run import _as_yaml
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.worker import Milestones, NewestFrameWorker
@@ -427,6 +428,14 @@ def test_sigterm_ends_a_node_that_is_loading_its_model(manager, processes):
     time.sleep(0.3)
     assert not asked.done()
     end_by(processes["/loading"], signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("given", "yaml"),
+    [("hall", '["hall"]'), ("hall, the lab", '["hall", "the lab"]'), ("['a, b']", "['a, b']")],
+)
+def test_the_command_line_takes_scenes_with_commas_between(given, yaml):
+    assert _as_yaml(given, ("",)) == yaml
 
 
 def test_the_worker_leaves_out_frames_that_come_too_quickly():

@@ -22,7 +22,8 @@ def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     """One option for each of the node's parameters, and ROS arguments as they are."""
     for row in PARAMETERS:
         option = "--" + row.name.replace("_", "-")
-        text = f"{row.description} ({row.allowed}; default {row.default!r})"
+        default = row.default if not isinstance(row.default, tuple) else list(row.default)
+        text = f"{row.description} ({row.allowed}; default {default!r})"
         parser.add_argument(option, dest=f"p_{row.name}", metavar="VALUE", help=text)
     parser.add_argument(
         "--ros-args", nargs=argparse.REMAINDER, default=[], help="handed to ROS as they are"
@@ -45,9 +46,14 @@ def localize(arguments: argparse.Namespace) -> int:
 
 
 def _as_yaml(value: str, default: object) -> str:
-    """A value as rcl reads it: quoted where text is meant ("on"), with a point in a double."""
+    """A value as rcl reads it: quoted where text is meant ("on"), with a point in a double.
+
+    Names are separated by commas; those that hold one are given as a YAML list.
+    """
     if isinstance(default, str):
         return json.dumps(value)
+    if isinstance(default, tuple) and not value.startswith("["):
+        return json.dumps([name.strip() for name in value.split(",")])
     if isinstance(default, float) and value.lstrip("-").isdigit():
         return f"{value}.0"
     return value

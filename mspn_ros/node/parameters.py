@@ -62,7 +62,7 @@ class NodeParameter:
             "device": "auto | cpu | cuda | cuda:N",
             "cameras": "names with spaces between",
             "mounting": "x y z roll pitch yaw | x y z qx qy qz qw | tf",
-            "allowed_scenes": "names of scenes",
+            "allowed_scenes": "names of scenes: ['hall', 'lab']",
         }
         return words.get(self.name.rpartition(".")[2], f"any {self.type_name}")
 
