@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
@@ -33,7 +34,7 @@ class RosClient:
             context=context,
             use_global_arguments=False,
         )
-        self.namespace = namespace
+        self.namespace, self._clients = namespace, {}
         self._stamp_ns = FIRST_STAMP_NS
         self._publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=10))
         self.collector = Collector(self.node, namespace, "localizer", context)
@@ -103,12 +104,22 @@ class RosClient:
 
     def call(self, service_type, name, request, timeout_s=20.0):
         """Call a service and return its response."""
-        client = self.node.create_client(service_type, name)
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.node.create_client(service_type, name)
         assert client.wait_for_service(timeout_s), f"no service {name}"
         future = client.call_async(request)
         assert self.collector.wait_for(future.done, timeout_s), f"{name} did not respond"
-        self.node.destroy_client(client)
         return future.result()
+
+    def change_state(self, node, transition):
+        """By id, or by label; whether it succeeded."""
+        request = ChangeState.Request()
+        if isinstance(transition, str):
+            request.transition.label = transition
+        else:
+            request.transition.id = transition
+        return self.call(ChangeState, f"{node}/change_state", request).success
 
 
 @contextmanager

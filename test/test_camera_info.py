@@ -11,6 +11,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ro
 
 import ros_tools
 from dataset_files import write_walk
+from lifecycle_msgs.msg import Transition
 from models import make_dense_model, make_landmark_model
 from rclpy.qos import QoSProfile
 from ros_tools import RosClient, compressed_image
@@ -132,6 +133,11 @@ def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
         client.collector.wait_for(lambda: answers_like(None), 10)
         assert answers_like(None)
         assert "the images are of 320x240 as decoded" in _warning(client)
+        assert client.change_state("/dense/localizer", "deactivate")
+        # From inactive; from the other states in test_node.py and test_lifecycle.py.
+        shutdown = Transition.TRANSITION_INACTIVE_SHUTDOWN
+        assert client.change_state("/dense/localizer", shutdown)
+        assert client.diagnostics()["state"] == "finalized"
         client.close()
 
 

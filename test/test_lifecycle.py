@@ -84,14 +84,9 @@ def processes(broken):
 class Manager(RosClient):
     """A client that does what nav2's lifecycle manager does, and sets parameters."""
 
-    def change_state(self, transition, node=NODE):
-        """By id, or by label; whether it succeeded."""
-        request = ChangeState.Request()
-        if isinstance(transition, str):
-            request.transition.label = transition
-        else:
-            request.transition.id = transition
-        return self.call(ChangeState, f"{node}/change_state", request).success
+    def change(self, transition):
+        """Of the managed node; whether it succeeded."""
+        return self.change_state(NODE, transition)
 
     def state(self):
         return self.call(GetState, f"{NODE}/get_state", GetState.Request()).current_state.id
@@ -146,7 +141,7 @@ def test_a_transition_that_the_state_does_not_have_is_refused_and_nothing_ends(m
     """rclpy hands on what rcl raises: `ros2 lifecycle set ... activate` ended the process."""
     assert manager.transitions() == {"configure", "shutdown"}
     for transition in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP, 200, "fly"):
-        assert not manager.change_state(transition)
+        assert not manager.change(transition)
     assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
     output = processes[MANAGED].output()
     assert "no transition 3 from unconfigured, which has configure, shutdown" in output
@@ -156,7 +151,7 @@ def test_a_transition_that_the_state_does_not_have_is_refused_and_nothing_ends(m
 def test_configure_says_why_it_fails_and_succeeds_once_the_parameter_is_right(
     manager, statuses, processes, model
 ):
-    assert not manager.change_state(Transition.TRANSITION_CONFIGURE)
+    assert not manager.change(Transition.TRANSITION_CONFIGURE)
     assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
     said = statuses.wait_for(NODE, "/no/such model", DiagnosticStatus.ERROR)
     assert said.startswith("configure: ")
@@ -172,14 +167,14 @@ def test_a_bug_in_a_transition_is_logged_and_the_node_can_be_configured_again(
 ):
     """rclpy swallows the exception, and topics that were made before it stayed."""
     before = set(topics(manager))
-    assert not manager.change_state(Transition.TRANSITION_CONFIGURE)
+    assert not manager.change(Transition.TRANSITION_CONFIGURE)
     assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
     assert "RuntimeError: a broken build" in statuses.wait_for(NODE, "", DiagnosticStatus.ERROR)
     output = processes[MANAGED].output()
     assert "configure failed by a bug:\nTraceback" in output
     assert set(topics(manager)) == before
     shutil.rmtree(broken)
-    assert manager.change_state(Transition.TRANSITION_CONFIGURE)
+    assert manager.change(Transition.TRANSITION_CONFIGURE)
     assert manager.state() == State.PRIMARY_STATE_INACTIVE
     assert manager.transitions() == {"activate", "cleanup", "shutdown"}
     assert set(topics(manager)) > before
@@ -203,14 +198,14 @@ def test_parameters_that_are_read_at_activation_may_be_set_while_inactive(manage
 
 
 def test_images_that_are_sent_while_inactive_are_not_answered_later(manager, localizer):
-    assert manager.change_state("activate")
+    assert manager.change("activate")
     assert manager.state() == State.PRIMARY_STATE_ACTIVE
     manager.matched()
     image = raw_image(picture(1), "rgb8")
     assert_same_pose(manager.ask(image), localizer.localize([picture(1)])[0])
-    assert manager.change_state("deactivate")
+    assert manager.change("deactivate")
     missed = [manager.publish(image) for _ in range(3)]
-    assert manager.change_state("activate")
+    assert manager.change("activate")
     manager.matched()
     assert manager.ask(image).pose is not None
     assert not any(record.processed for record in manager.collector.records(missed))
@@ -344,9 +339,9 @@ def test_who_does_not_go_with_the_nodes_qos_is_named_with_the_remedy(manager, st
         manager.node.destroy_subscription(reader)
     statuses.wait_for(NODE, "Hz", DiagnosticStatus.OK)
     # The other way round: a node that wants every frame, and a camera that does not keep them.
-    assert manager.change_state("deactivate")
+    assert manager.change("deactivate")
     assert manager.set(image_qos="reliable", no_frames_timeout=0.5) == ""
-    assert manager.change_state("activate")
+    assert manager.change("activate")
     sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     camera = manager.node.create_publisher(Image, TOPIC, sensor)
     text = "/client_of_managed publishes /managed/camera/image best effort, this node asks for"
@@ -356,14 +351,14 @@ def test_who_does_not_go_with_the_nodes_qos_is_named_with_the_remedy(manager, st
     assert text in output
     assert f"{who} transient_local" in output
     manager.node.destroy_publisher(camera)
-    assert manager.change_state("deactivate")
+    assert manager.change("deactivate")
     assert manager.set(image_qos="best_effort") == ""
-    assert manager.change_state("cleanup")
+    assert manager.change("cleanup")
 
 
 def test_a_publisher_that_dies_leaves_nothing_to_repeat(manager, statuses):
-    assert manager.change_state("configure")
-    assert manager.change_state("activate")
+    assert manager.change("configure")
+    assert manager.change("activate")
     manager.matched()
     manager.ask(raw_image(picture(9), "rgb8"))
     answers = sum(map(len, manager.collector._answers.values()))
@@ -376,8 +371,8 @@ def test_a_publisher_that_dies_leaves_nothing_to_repeat(manager, statuses):
     manager.matched()
     assert manager.ask(raw_image(picture(9), "rgb8")).pose is not None
     statuses.wait_for(NODE, "Hz", DiagnosticStatus.OK)
-    assert manager.change_state("deactivate")
-    assert manager.change_state("cleanup")
+    assert manager.change("deactivate")
+    assert manager.change("cleanup")
 
 
 # What nav2's lifecycle manager asks for, and the state that it then expects (docs/lifecycle.md).
@@ -394,16 +389,16 @@ SHUTDOWN = [
 
 def test_nav2s_manager_starts_pauses_resumes_resets_and_shuts_down(manager, statuses, processes):
     for transition, state in (*STARTUP, *PAUSE, *RESUME, *RESET, *STARTUP):
-        assert manager.change_state(transition), transition
+        assert manager.change(transition), transition
         assert manager.state() == state
     manager.matched()
     assert manager.ask(raw_image(picture(9), "rgb8")).pose is not None
     for transition, state in SHUTDOWN:
-        assert manager.change_state(transition), transition
+        assert manager.change(transition), transition
         assert manager.state() == state
     statuses.wait_for(NODE, "finalized", DiagnosticStatus.OK)
     assert not [name for name in topics(manager) if name.startswith("/managed/pose")]
-    assert not manager.change_state("configure")
+    assert not manager.change("configure")
     assert "from finalized, which has none" in processes[MANAGED].output()
     assert "cannot be changed while the node is finalized" in manager.set(model="x")
     end_by(processes[MANAGED], signal.SIGTERM)
@@ -412,7 +407,7 @@ def test_nav2s_manager_starts_pauses_resumes_resets_and_shuts_down(manager, stat
 def test_an_override_that_does_not_go_is_told_and_sigint_ends_an_unconfigured_node(
     manager, processes
 ):
-    assert not manager.change_state("configure", "/waiting/localizer")
+    assert not manager.change_state("/waiting/localizer", "configure")
     output = processes["/waiting"].output()
     assert "qos_overrides./waiting/pose: " in output
     assert "history can only be keep_last" in output

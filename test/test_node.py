@@ -19,7 +19,6 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ro
 import ros_tools
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from models import make_tiny_model
 from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter
@@ -405,9 +404,7 @@ def test_reload_reads_the_bank_anew_and_keeps_the_old_one_when_it_is_broken(raw,
 
 def test_shutdown_of_an_active_node_takes_its_topics_away(raw):
     """The last test of this node."""
-    request = ChangeState.Request()
-    request.transition.id = Transition.TRANSITION_ACTIVE_SHUTDOWN
-    assert raw.call(ChangeState, f"{RAW}/localizer/change_state", request).success
+    assert raw.change_state(f"{RAW}/localizer", Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert raw.diagnostics()["state"] == "finalized"
     there = dict(raw.node.get_publisher_names_and_types_by_node("localizer", RAW))
     assert "/diagnostics" in there
@@ -422,10 +419,8 @@ def test_namespace_body_axes_and_forced_scene_then_sigterm_while_inactive(
     client = RosClient(context, ROBOT, "/robot1/front/image")
     try:
         assert client.diagnostics(timeout_s=60)["state"] == "unconfigured"
-        for transition in (1, 3):  # configure, activate
-            request = ChangeState.Request()
-            request.transition.id = transition
-            assert client.call(ChangeState, f"{ROBOT}/localizer/change_state", request).success
+        for transition in ("configure", "activate"):
+            assert client.change_state(f"{ROBOT}/localizer", transition)
         client.wait_until_ready(processes[ROBOT])
         record = client.ask(raw_image(picture(3), "rgb8"))
         estimate = localizer.localize([picture(3)], scene="lab")[0]
@@ -443,8 +438,7 @@ def test_namespace_body_axes_and_forced_scene_then_sigterm_while_inactive(
         assert sum(ms.values()) == pytest.approx(float(status["latency_p50_ms"]), abs=0.03)
         rest = float(status["latency_p50_ms"]) - ms["localize"]
         assert float(status["ros_adds_p50_ms"]) == pytest.approx(rest, abs=0.02)
-        request.transition.id = Transition.TRANSITION_DEACTIVATE
-        assert client.call(ChangeState, f"{ROBOT}/localizer/change_state", request).success
+        assert client.change_state(f"{ROBOT}/localizer", "deactivate")
         assert client.diagnostics()["state"] == "inactive"
         end_by(processes[ROBOT], signal.SIGTERM)
     finally:
