@@ -194,6 +194,12 @@ class LocalizerNode(ManagedNode):
             self._logged_at_s[key] = now_s
             self.get_logger().warning(text)
 
+    def log_unhandled(self, error: Exception) -> None:
+        """A callback of the executor has raised this."""
+        self._log_throttled(
+            "unhandled", f"a message was not handled: {type(error).__name__}: {error}"
+        )
+
     def _log_bug(self, error: Exception) -> None:
         self._log_throttled("bug", f"a bug in mspn_ros: {type(error).__name__}: {error}")
 

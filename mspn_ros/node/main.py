@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,12 +112,12 @@ def _spin(node: LocalizerNode, executor: Any, ending: _Ending) -> None:
     while not ending.asked:
         try:
             executor.spin_once(timeout_sec=_WAKE_S)
-        # The executor hands on what a callback raises: one request must not end the node.
-        except Exception:
+        # The executor hands on what a callback raises, rclpy's own too (a time on /clock before 0):
+        # one message must not end the node.
+        except Exception as error:
             if ending.asked or not node.context.ok():
                 raise
-            node.get_logger().error(f"a bug in mspn_ros:\n{traceback.format_exc()}")
-            time.sleep(_WAKE_S)
+            node.log_unhandled(error)
 
 
 def _leave_ros(node: LocalizerNode | None, executor: Any) -> None:
