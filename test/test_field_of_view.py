@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from dataset_files import write_walk
 from models import make_dense_model, make_landmark_model, make_tiny_model
 
+from mspn_ros.cli import main
 from mspn_ros.inference.field_of_view import TOLERANCE, TrainingCameras
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.one_trip import OneTrip, as_it_is
@@ -140,7 +142,7 @@ def test_rows_of_several_cameras_leave_what_lies_between_them_alone():
     cameras = TrainingCameras(SQUEEZE, [tele, None, TRAINED])
     between = cameras.compare(replace(TRAINED, fx=160.0, fy=160.0), 120, 160)
     assert between.window is None
-    assert between.text == "53 deg wide, trained with 44 to 62 deg: as in training"
+    assert between.text == "53 deg wide, trained with 44 to 62 deg: scenes differ, left as it is"
     # Beyond, the nearest one counts.
     assert cameras.compare(WIDE, 240, 320).window.width == 160
     narrow = cameras.compare(replace(TRAINED, fx=300.0, fy=300.0), 120, 160)
@@ -233,3 +235,16 @@ def test_images_are_decoded_as_large_as_what_is_seen_of_them_needs(linear):
     plain = linear.least_size(1440, 1920)
     assert linear.least_size(1440, 1920, TRAINED) == plain
     assert linear.least_size(1440, 1920, WIDE) == pytest.approx(2 * np.array(plain), rel=0.02)
+
+
+def test_an_evaluation_says_that_images_are_cut(tmp_path, capfd):
+    walk = write_walk(tmp_path / "walk", train=1, test=3, size=(160, 120))
+    model = with_cameras(make_tiny_model(tmp_path / "m"), hall=TRAINED, lab=TRAINED).model_dir
+    for focal, said in ((66.5, True), (133.0, False)):
+        data = tmp_path / "data.yaml"
+        data.write_text(f"scenes:\n  hall: {{path: {walk}, focal_px: {focal}}}\n")
+        output = ["--output", str(tmp_path / f"out_{focal:g}"), "--device", "cpu"]
+        assert main(["evaluate", "--model", str(model), "--data", str(data), *output]) == 0
+        # Of the middle that the network sees: 107 of 120 pixels.
+        told = "3 of 3 frames: 77 deg wide, trained with 44 deg: cropped by 2.00"
+        assert (told in capfd.readouterr().err) == said

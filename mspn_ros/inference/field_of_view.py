@@ -103,11 +103,11 @@ class TrainingCameras:
 
     def _compared(self, camera: Intrinsics | None, height: int, width: int) -> FieldOfView:
         if camera is None or camera.assumed:
-            return _unchecked("the camera's intrinsics are not known")
+            return unchecked("the camera's intrinsics are not known")
         if not self:
-            return _unchecked("those of the training frames are not known")
+            return unchecked("those of the training frames are not known")
         if not camera.fits(width, height):
-            return _unchecked("the intrinsics are those of other images")
+            return unchecked("the intrinsics are those of other images")
         own = camera.scaled_to(width, height)
         seen = self._view.camera(own)
         factors = (
@@ -119,7 +119,9 @@ class TrainingCameras:
             factors = (math.sqrt(factors[0] * factors[1]),) * 2
         text = self._text(seen, factors)
         if max(map(_apart, factors)) <= TOLERANCE:
-            return FieldOfView(f"{text}: as in training")
+            differ = max(_spread(self._by_fx, "fx"), _spread(self._by_fy, "fy")) > TOLERANCE
+            said = "scenes differ, left as it is" if differ else "as in training"
+            return FieldOfView(f"{text}: {said}")
         if max(factors) > 1 + TOLERANCE:
             factors = max(1.0, factors[0]), max(1.0, factors[1])
             window = self._window(own, seen, factors)
@@ -128,8 +130,8 @@ class TrainingCameras:
         less = min(1 / factors[0], spare)
         if less <= 1 + TOLERANCE:
             return FieldOfView(f"{text}: left as it is", differs=True)
-        # As much on either side: the middle stays where it is.
-        x, y = round(width * (less - 1) / 2), round(height * (less - 1) / 2)
+        # As much on either side: the middle stays where it is. Of the border nothing is seen.
+        x, y = int(width * (less - 1) / 2), int(height * (less - 1) / 2)
         window = Window(-x, -y, width + 2 * x, height + 2 * y)
         return FieldOfView(f"{text}: cropped less by {less:.2f}", window, True)
 
@@ -178,12 +180,12 @@ class FieldsOfView:
     ) -> FieldOfView:
         """Of images of ``camera`` that are (height, width) as decoded; ``forced``: see ReadOut."""
         if forced is None and not self._rows.whole:
-            return _unchecked("rows are read on demand and no scene is forced")
+            return unchecked("rows are read on demand and no scene is forced")
         try:
             return self._cameras(forced).compare(camera, height, width)
         except ModelError:
             # Whoever reads this row for its answer tells why it cannot.
-            return _unchecked("the scene's row cannot be read")
+            return unchecked("the scene's row cannot be read")
 
     def corrected(
         self,
@@ -213,7 +215,8 @@ class FieldsOfView:
         return latest[1]
 
 
-def _unchecked(why: str) -> FieldOfView:
+def unchecked(why: str) -> FieldOfView:
+    """Nothing is done, and why nothing is known."""
     return FieldOfView(f"field of view cannot be checked: {why}")
 
 
@@ -224,6 +227,11 @@ def _factor(focal: float, lowest: float, highest: float) -> float:
 
 def _apart(factor: float) -> float:
     return max(factor, 1 / factor) - 1
+
+
+def _spread(cameras: Sequence[Intrinsics], name: str) -> float:
+    """By how much the last one's focal length is larger than the first one's."""
+    return float(getattr(cameras[-1], name) / getattr(cameras[0], name)) - 1
 
 
 def _around(x: float, y: float, width: float, height: float) -> Window:

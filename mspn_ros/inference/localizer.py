@@ -14,7 +14,7 @@ from mspn_ros.inference.engine_names import AUTO, check_engine_name
 from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.estimates import estimate_of, unless_close
 from mspn_ros.inference.evidence import Evidence, gather_evidence
-from mspn_ros.inference.field_of_view import FieldOfView
+from mspn_ros.inference.field_of_view import FieldOfView, unchecked
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
 from mspn_ros.inference.model_reader import ModelReader
 from mspn_ros.inference.read_out import ReadOut
@@ -176,14 +176,11 @@ class Localizer:
     ) -> FieldOfView:
         """What ``localize`` makes of the camera of images that are (height, width) as decoded, with
         ``scene`` forced or none.
-
-        Raises:
-            ConfigError: no such scene.
         """
         read_out = self._in_service
-        forced = _index(read_out, scene)
-        if read_out is None:
-            return FieldOfView("field of view cannot be checked: there is no scene")
+        if read_out is None or (scene and scene not in read_out.index):
+            return unchecked("there is no such scene")
+        forced = read_out.index[scene] if scene else None
         return read_out.fields_of_view.of(camera, height, width, forced)
 
     def least_size(
@@ -196,9 +193,6 @@ class Localizer:
         """The least (height, width) to which an image of ``height`` x ``width`` may be scaled while
         it is decoded: for ``images.decode_compressed``. Larger where only a part of it is seen, see
         ``field_of_view``.
-
-        Raises:
-            ConfigError: no such scene.
         """
         margin = _DECODED_MARGIN * self.field_of_view(camera, height, width, scene).enlarged
         resized = self.architecture.view.resized_shape(height, width)

@@ -47,13 +47,15 @@ class Camera:
     """A camera in service. Subscribes when made, for the thread that makes subscriptions.
 
     ``topic`` is that of its images as resolved; ``label`` names the camera to people and in
-    answers: its name, or its topic where it has none.
+    answers: its name, or its topic where it has none. ``field_of_view`` is what was last said of
+    it beside that of the training frames.
     """
 
     def __init__(self, node: Any, config: CameraConfig, submit: Callable[[bytes], None]) -> None:
         self._node, self.config = node, config
         self.message_type = config.message_type
         self.listener: CameraListener | None = None
+        self.field_of_view = ""
         # raw: rclpy would end the node over a message that cannot be deserialized, and an
         # overtaken frame need not be deserialized at all.
         self._subscription = node.create_subscription(
@@ -70,7 +72,8 @@ class Camera:
     @property
     def camera_in_use(self) -> str:
         """For diagnostics; empty where cameras are not read."""
-        return self.listener.in_use if self.listener is not None else ""
+        in_use = self.listener.in_use if self.listener is not None else ""
+        return "; ".join(filter(None, (in_use, self.field_of_view)))
 
     def listen(self) -> None:
         """Listen to the ``camera_info`` as well, from now on."""

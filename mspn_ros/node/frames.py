@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rclpy.serialization import serialize_message
@@ -114,7 +115,7 @@ class Frames:
         try:
             message = read_message(serialized, camera.message_type)
             header, cause = message.header, rejection_cause(message)
-            image = decode_image(message, self._localizer.least_size)
+            image = decode_image(message, partial(self._least_size, camera))
         # Everything, since whatever a stranger sends must not end the node.
         except Exception as error:
             return self._reject(camera, header, cause, error)
@@ -159,7 +160,7 @@ class Frames:
             [frame.image for frame in decoded],
             scene=scene or None,
             min_confidence=minimum if minimum >= 0 else None,
-            cameras=[self._intrinsics(frame) for frame in decoded],
+            cameras=[self._intrinsics(frame, scene or None) for frame in decoded],
             prior=self._filter.prior(stamp_s, len(self._localizer.rows)),
             min_margin=read_parameter(self._node, "min_margin"),
         )
@@ -193,14 +194,27 @@ class Frames:
             self.scene = best.estimate.scene
             self._outputs.publish_best(header, best.estimate, scale, axes)
 
-    def _intrinsics(self, frame: _Decoded) -> Intrinsics | None:
-        listener = self._cameras[frame.camera].listener
+    def _least_size(self, camera: Camera, height: int, width: int) -> tuple[int, int]:
+        """In which an encoded image of this size is needed."""
+        listener = camera.listener
+        intrinsics = listener.camera(height, width) if listener is not None else None
+        scene = read_parameter(self._node, "scene") or None
+        return self._localizer.least_size(height, width, intrinsics, scene)
+
+    def _intrinsics(self, frame: _Decoded, scene: str | None) -> Intrinsics | None:
+        camera = self._cameras[frame.camera]
+        listener, (height, width) = camera.listener, frame.image.shape[:2]
         if listener is None:
             return None
-        camera = listener.camera(frame.image.shape[0], frame.image.shape[1])
+        intrinsics = listener.camera(height, width)
         if listener.trouble:
             self._log(f"camera_info {listener.topic}", _camera_trouble(listener))
-        return camera
+        found = self._localizer.field_of_view(intrinsics, height, width, scene)
+        if found.text != camera.field_of_view:
+            camera.field_of_view = found.text
+            if found.differs:
+                self._log(f"field of view {camera.label}", f"{camera.label}: {found.text}")
+        return intrinsics
 
     def _metres_per_unit(self, estimate: PoseEstimate) -> float:
         if estimate.metres_per_unit is not None:
