@@ -11,7 +11,7 @@ from dataset_files import write_walk
 from models import make_dense_model, make_landmark_model, make_tiny_model
 
 from mspn_ros.cli import main
-from mspn_ros.inference.field_of_view import TOLERANCE, TrainingCameras
+from mspn_ros.inference.field_of_view import TOLERANCE, TrainingCameras, usual_camera
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.one_trip import OneTrip, as_it_is
 from mspn_ros.records import Intrinsics
@@ -154,14 +154,29 @@ def test_rows_of_several_cameras_leave_what_lies_between_them_alone():
     [
         (TRAINED, None, "the camera's intrinsics are not known"),
         (TRAINED, replace(WIDE, assumed=True), "the camera's intrinsics are not known"),
-        (None, WIDE, "those of the training frames are not known"),
-        (replace(TRAINED, assumed=True), WIDE, "those of the training frames are not known"),
+        (None, WIDE, "those of the training frames are not known, or differ"),
+        (
+            replace(TRAINED, assumed=True),
+            WIDE,
+            "those of the training frames are not known, or differ",
+        ),
     ],
 )
 def test_what_was_not_measured_is_not_held_against_anything(trained, camera, why):
     found = TrainingCameras(CROP, [trained]).compare(camera, 240, 320)
     assert found.window is None
     assert found.text == f"field of view cannot be checked: {why}"
+
+
+def test_a_row_keeps_the_camera_that_its_frames_have_in_common():
+    nearly = [replace(TRAINED, fx=TRAINED.fx * share) for share in (1.02, 0.99, 1.0)]
+    assert usual_camera(CROP, [TRAINED] * 3) is TRAINED
+    assert usual_camera(CROP, nearly) == TRAINED
+    # Of several, one stands in for rays, but no image is cut to it.
+    mixed = usual_camera(CROP, [WIDE, TRAINED, replace(TRAINED, fx=200.0)])
+    assert mixed == replace(TRAINED, assumed=True)
+    assert usual_camera(CROP, [TRAINED, None]) == replace(TRAINED, assumed=True)
+    assert usual_camera(CROP, [None]) is None
 
 
 def test_answers_of_the_training_camera_are_the_same_bits_as_without_any(linear):

@@ -71,6 +71,20 @@ class FieldOfView:
     enlarged: float = 1.0
 
 
+def usual_camera(view: View, cameras: Sequence[Intrinsics | None]) -> Intrinsics | None:
+    """The one that a row keeps of its training frames' cameras: the median by focal length.
+
+    Frames of several fields of view leave no image's to be held against: then it is an assumed one.
+    """
+    known = sorted((c for c in cameras if c is not None), key=lambda c: view.camera(c).fx)
+    if not known:
+        return None
+    seen = [view.camera(camera) for camera in (known[0], known[-1])]
+    alike = len(known) == len(cameras) and _spread(seen, "fx") <= TOLERANCE
+    middle = known[len(known) // 2]
+    return middle if alike else replace(middle, assumed=True)
+
+
 class TrainingCameras:
     """Those of the training frames of some rows, as far as they were measured.
 
@@ -105,7 +119,7 @@ class TrainingCameras:
         if camera is None or camera.assumed:
             return unchecked("the camera's intrinsics are not known")
         if not self:
-            return unchecked("those of the training frames are not known")
+            return unchecked("those of the training frames are not known, or differ")
         if not camera.fits(width, height):
             return unchecked("the intrinsics are those of other images")
         own = camera.scaled_to(width, height)
