@@ -154,11 +154,11 @@ def test_rows_of_several_cameras_leave_what_lies_between_them_alone():
     [
         (TRAINED, None, "the camera's intrinsics are not known"),
         (TRAINED, replace(WIDE, assumed=True), "the camera's intrinsics are not known"),
-        (None, WIDE, "those of the training frames are not known, or differ"),
+        (None, WIDE, "the training frames' intrinsics are not known, or differ"),
         (
             replace(TRAINED, assumed=True),
             WIDE,
-            "those of the training frames are not known, or differ",
+            "the training frames' intrinsics are not known, or differ",
         ),
     ],
 )

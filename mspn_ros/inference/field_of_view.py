@@ -116,10 +116,10 @@ class TrainingCameras:
         return found
 
     def _compared(self, camera: Intrinsics | None, height: int, width: int) -> FieldOfView:
+        if not self:
+            return unchecked("the training frames' intrinsics are not known, or differ")
         if camera is None or camera.assumed:
             return unchecked("the camera's intrinsics are not known")
-        if not self:
-            return unchecked("those of the training frames are not known, or differ")
         if not camera.fits(width, height):
             return unchecked("the intrinsics are those of other images")
         own = camera.scaled_to(width, height)

@@ -204,10 +204,8 @@ class Frames:
     def _intrinsics(self, frame: _Decoded, scene: str | None) -> Intrinsics | None:
         camera = self._cameras[frame.camera]
         listener, (height, width) = camera.listener, frame.image.shape[:2]
-        if listener is None:
-            return None
-        intrinsics = listener.camera(height, width)
-        if listener.trouble:
+        intrinsics = listener.camera(height, width) if listener is not None else None
+        if listener is not None and listener.trouble:
             self._log(f"camera_info {listener.topic}", _camera_trouble(listener))
         found = self._localizer.field_of_view(intrinsics, height, width, scene)
         if found.text != camera.field_of_view:
