@@ -104,7 +104,12 @@ def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
     topic = "/camera/image_raw/compressed"
     parameters = {"model": str(model), "device": "cpu", "diagnostics_period": 0.2}
     parameters["image_topic"] = topic
-    wide = info(k=[320.0, 0, 319.5, 0, 320, 239.5, 0, 0, 1])
+    near = info(k=[580.0, 0, 319.5, 0, 580, 239.5, 0, 0, 1])
+    # Only the middle of a wide camera's image is seen, as the training camera would have seen it;
+    # for that, all pixels are needed.
+    wide = info(k=[320.0, 0, 319.5, 0, 320, 239.5, 0, 0, 1], d=[])
+    middle = decode_compressed(encoded)[112:368, 150:491]
+    taken_by = Intrinsics(320.0, 320.0, 169.5, 127.5, 341, 256)
     with (
         ros_tools.ros_context() as context,
         LocalizerProcess("/dense", {**parameters, "scene": "hall"}) as process,
@@ -115,19 +120,27 @@ def test_a_running_node_answers_by_the_camera_that_the_driver_names(tmp_path):
         )
         client.wait_until_ready(process)
 
-        def answers_like(camera):
+        def answers_like(camera, image=image):
             record = client.ask(compressed_image(encoded))
             (expected,) = localizer.localize([image], "hall", cameras=[camera])
             turned = abs(record.pose.quaternion @ expected.quaternion)
             return turned == pytest.approx(1, abs=1e-9)
 
         assert answers_like(None)
-        cameras.publish(wide)
-        named = intrinsics_of(wide, rectified=False)
+        assert "the camera's intrinsics are not known" in client.diagnostics()["camera_info"]
+        cameras.publish(near)
+        named = intrinsics_of(near, rectified=False)
         client.collector.wait_for(lambda: answers_like(named), 10)
         assert answers_like(named)
         assert not answers_like(None)
-        assert "focal length 320.0 px" in client.diagnostics()["camera_info"]
+        assert "focal length 580.0 px" in client.diagnostics()["camera_info"]
+        # Another camera in its place: with the next frame.
+        cameras.publish(wide)
+        client.collector.wait_for(lambda: answers_like(taken_by, middle), 10)
+        assert answers_like(taken_by, middle)
+        said = client.diagnostics()["camera_info"]
+        assert "90 deg wide, trained with 56 deg: cropped by 1.88" in said
+        assert "90 deg wide, trained with 56 deg: cropped by 1.88" in process.output()
         # A camera that cannot be this one is not used, and the node says so.
         cameras.publish(info(width=480, height=640))
         client.collector.wait_for(lambda: answers_like(None), 10)

@@ -143,6 +143,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         write_trajectories,
     )
     from mspn_ros.evaluation.baselines import TITLES
+    from mspn_ros.evaluation.evaluate import camera_note, evaluation_frames
     from mspn_ros.evaluation.evaluate import evaluate as run
     from mspn_ros.evaluation.plots import plot_errors, plot_tracks
     from mspn_ros.evaluation.report import HEADER, comparison_cells, markdown_table, table_cells
@@ -161,6 +162,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         answers, bad = run(localizer, scenes, arguments.split, arguments.oracle, update)
     for frame in bad:
         notes.print(f"unanswered: {frame.reason}", style="yellow", highlight=False)
+    frames = evaluation_frames(scenes, arguments.split)
+    taken_by = ((f.intrinsics, f.scene if arguments.oracle else None) for f in frames)
+    if note := camera_note(localizer, taken_by, "frames"):
+        notes.print(note, style="yellow", highlight=False, soft_wrap=True)
     counts = {"rejected": len(bad)}
     rows, model = localizer.rows, str(arguments.model)
     table = make_table(answers, rows, model, arguments.oracle, arguments.paper, counts)

@@ -72,6 +72,7 @@ def replay(arguments: argparse.Namespace) -> int:
     """Table, JSON, plots, TUM files and an HTML report of a bag's replay."""
     from mspn_ros.datasets.bags import BagReader
     from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.evaluation.evaluate import camera_note
     from mspn_ros.evaluation.replay import ground_truth
 
     if arguments.live and (arguments.scene_filter or arguments.min_margin):
@@ -82,6 +83,9 @@ def replay(arguments: argparse.Namespace) -> int:
     localizer = open_localizer(arguments)
     with BagReader(arguments.bag, arguments.image_topic, arguments.pose_topic) as bag:
         truth = ground_truth(bag, localizer.rows, arguments.scene)
+        taken_by = ((camera.intrinsics, None) for camera in bag.cameras())
+        if note := camera_note(localizer, taken_by, "cameras"):
+            notes.print(note, style="yellow", highlight=False, soft_wrap=True)
         if arguments.live:
             done = replay_live(
                 arguments.bag, localizer, truth, arguments.namespace, arguments.image_topic

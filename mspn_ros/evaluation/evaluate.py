@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.answers import Answer
@@ -16,6 +17,7 @@ from mspn_ros.records import (
     Frame,
     ImageError,
     ImageHW3,
+    Intrinsics,
     PoseEstimate,
 )
 
@@ -39,6 +41,26 @@ def evaluation_frames(scenes: Sequence[SceneData], split: str) -> list[Frame]:
             )
         frames.extend(found)
     return frames
+
+
+def camera_note(
+    localizer: Localizer, taken_by: Iterable[tuple[Intrinsics | None, str | None]], what: str
+) -> str:
+    """One line on cameras that see more or less than those of the training frames; "" of none.
+
+    ``taken_by``: of each of ``what``, its camera and the scene that is forced, if any is.
+    """
+    total, texts = 0, Counter[str]()
+    for camera, scene in taken_by:
+        total += 1
+        if camera is not None:
+            found = localizer.field_of_view(camera, camera.height, camera.width, scene)
+            texts.update([found.text] if found.differs else [])
+    if not texts:
+        return ""
+    (text, _), *others = texts.most_common()
+    more = f"; {len(others)} other fields of view" if others else ""
+    return f"{texts.total()} of {total} {what}: {text}{more}"
 
 
 def evaluate(

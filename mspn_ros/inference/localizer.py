@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mspn_ros.inference.catalogue import SceneInfo
+from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engine_names import AUTO, check_engine_name
 from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.estimates import estimate_of, unless_close
 from mspn_ros.inference.evidence import Evidence, gather_evidence
+from mspn_ros.inference.field_of_view import FieldOfView, unchecked
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
 from mspn_ros.inference.model_reader import ModelReader
 from mspn_ros.inference.read_out import ReadOut
@@ -160,17 +162,41 @@ class Localizer:
 
     @property
     def reads_cameras(self) -> bool:
-        """Whether answers depend on the images' cameras, as those of dense heads do."""
+        """Whether answers may depend on the images' cameras: heads read rays, or the training
+        camera of a row is known, to which images can be cut.
+        """
         model = self._model
+        if model.read_out is not None and model.read_out.fields_of_view.any_known:
+            return True
         heads = set(model.index.head) if model.index is not None else set()
         return any(model.backbone.grids[model.backbone.fit.grid(kind)] for kind in heads)
 
-    def least_size(self, height: int, width: int) -> tuple[int, int]:
-        """The least (height, width) to which an image of ``height`` x ``width`` may be scaled while
-        it is decoded: for ``images.decode_compressed``.
+    def field_of_view(
+        self, camera: Intrinsics | None, height: int, width: int, scene: str | None = None
+    ) -> FieldOfView:
+        """What ``localize`` makes of the camera of images that are (height, width) as decoded, with
+        ``scene`` forced or none.
         """
+        read_out = self._in_service
+        if read_out is None or (scene and scene not in read_out.index):
+            return unchecked("there is no such scene")
+        forced = read_out.index[scene] if scene else None
+        return read_out.fields_of_view.of(camera, height, width, forced)
+
+    def least_size(
+        self,
+        height: int,
+        width: int,
+        camera: Intrinsics | None = None,
+        scene: str | None = None,
+    ) -> tuple[int, int]:
+        """The least (height, width) to which an image of ``height`` x ``width`` may be scaled while
+        it is decoded: for ``images.decode_compressed``. Larger where only a part of it is seen, see
+        ``field_of_view``.
+        """
+        margin = _DECODED_MARGIN * self.field_of_view(camera, height, width, scene).enlarged
         resized = self.architecture.view.resized_shape(height, width)
-        return math.ceil(_DECODED_MARGIN * resized[0]), math.ceil(_DECODED_MARGIN * resized[1])
+        return math.ceil(margin * resized[0]), math.ceil(margin * resized[1])
 
     @property
     def rows(self) -> Sequence[SceneRow]:
@@ -205,8 +231,10 @@ class Localizer:
         ``scene`` forces that scene's head (no threshold then); otherwise the most likely scene
         answers if its confidence (inference/familiarity.py) reaches ``min_confidence`` (None: the
         scene's own threshold).
-        ``cameras`` are the images' intrinsics, for heads that read rays; where one is None, the
-        camera of the scene's training frames stands in (see ``CellRays``).
+        ``cameras`` are the images' intrinsics. An image of a wider camera than that of the training
+        frames is cut to what that would have shown (see ``field_of_view``), and heads that read
+        rays have them from here; where one is None, the camera of the scene's training frames
+        stands in (see ``CellRays``).
 
         ``prior`` adds to scenes' logits, see ``SceneFilter.prior``; names that are not in service
         are passed over. It decides which scene answers; the confidence is then how sure the image
@@ -261,7 +289,8 @@ class Localizer:
         forced = _index(model.read_out, scene)
         if model.read_out is None:
             raise ConfigError("the scene bank holds no scene; add one")
-        features, shots = model.backbone.features([image], [camera])
+        shown, taken_by = model.read_out.fields_of_view.corrected([image], [camera], forced)
+        features, shots = model.backbone.features(shown, taken_by)
         _, readings, troubles = model.read_out.read(features, shots, forced)
         for trouble in troubles.values():
             raise ConfigError(trouble)
@@ -272,7 +301,9 @@ class Localizer:
                 f"scene {row.name!r} has a head of kind {row.head}: no votes and no landmarks to "
                 "show"
             )
-        return gather_evidence(group.coding, reading, place, row, shots[0])
+        # Told in pixels of the image as it came.
+        whole = Shot(image.shape[0], image.shape[1], camera)
+        return gather_evidence(group.coding, reading, place, row, whole)
 
 
 def _index(read_out: ReadOut | None, scene: str | None) -> int | None:

@@ -70,6 +70,8 @@ class LoadedModel:
         """An answer for each image; see ``ReadOut``, of which there has to be one."""
         assert self.read_out is not None
         with beside(self.backbone.engine):
+            if cameras is not None:
+                images, cameras = self.read_out.fields_of_view.corrected(images, cameras, forced)
             prepared, shots = self.backbone.prepare(images, cameras)
             if self.trip is not None:
                 answers = self.trip(self.read_out, prepared, shots, forced, prior, allowed)

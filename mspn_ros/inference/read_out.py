@@ -13,6 +13,7 @@ from torch import Tensor
 from mspn_ros.inference.catalogue import SceneInfo, indexed_scenes
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.familiarity import sighting_sign
+from mspn_ros.inference.field_of_view import FieldsOfView
 from mspn_ros.inference.loaded_rows import LoadedGroup, LoadedRows
 from mspn_ros.inference.scene_logits import Allowed, SceneLogits
 from mspn_ros.inference.served_rows import ServedRows
@@ -87,6 +88,7 @@ class ReadOut:
         )
         self.loaded = LoadedRows(rows, architecture, grids, device)
         self._only: tuple[frozenset[str], Allowed | None] | None = None
+        self.fields_of_view = FieldsOfView(rows, architecture.view)
 
     @cached_property
     def scenes(self) -> tuple[SceneInfo, ...]:

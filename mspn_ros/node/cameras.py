@@ -47,7 +47,8 @@ class Camera:
     """A camera in service. Subscribes when made, for the thread that makes subscriptions.
 
     ``topic`` is that of its images as resolved; ``label`` names the camera to people and in
-    answers: its name, or its topic where it has none.
+    answers: its name, or its topic where it has none. ``field_of_view`` is what was last said of
+    it beside that of the training frames.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Camera:
         self._node, self._qos, self.config = node, qos, config
         self.message_type = config.message_type
         self.listener: CameraListener | None = None
+        self.field_of_view = ""
         self._subscription = qos.subscription(
             self.message_type, config.image_topic, image_qos(config.image_qos), submit
         )
@@ -70,7 +72,8 @@ class Camera:
     @property
     def camera_in_use(self) -> str:
         """For diagnostics; empty where cameras are not read."""
-        return self.listener.in_use if self.listener is not None else ""
+        in_use = self.listener.in_use if self.listener is not None else ""
+        return "; ".join(filter(None, (in_use, self.field_of_view)))
 
     def listen(self) -> None:
         """Listen to the ``camera_info`` as well, from now on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rclpy.serialization import serialize_message
@@ -149,7 +150,7 @@ class Frames:
             header = message.header
             self._check_time(number, stamp_to_ns(header.stamp))
             cause = rejection_cause(message)
-            image = decode_image(message, self._localizer.least_size)
+            image = decode_image(message, partial(self._least_size, camera))
         except StaleError as error:
             return self._reject(camera, header, error.cause, error)
         # Everything, since whatever a stranger sends must not end the node.
@@ -230,7 +231,7 @@ class Frames:
             [frame.image for frame in decoded],
             scene=scene or None,
             min_confidence=minimum if minimum >= 0 else None,
-            cameras=[self._intrinsics(frame) for frame in decoded],
+            cameras=[self._intrinsics(frame, scene or None) for frame in decoded],
             prior=self._filter.prior(stamp_s, scenes),
             min_margin=read_parameter(self._node, "min_margin"),
             allowed=allowed,
@@ -265,14 +266,25 @@ class Frames:
             self.scene = best.estimate.scene
             self._outputs.publish_best(header, best.estimate, scale, axes)
 
-    def _intrinsics(self, frame: _Decoded) -> Intrinsics | None:
-        listener = self._cameras[frame.camera].listener
-        if listener is None:
-            return None
-        camera = listener.camera(frame.image.shape[0], frame.image.shape[1])
-        if listener.trouble:
+    def _least_size(self, camera: Camera, height: int, width: int) -> tuple[int, int]:
+        """In which an encoded image of this size is needed."""
+        listener = camera.listener
+        intrinsics = listener.camera(height, width) if listener is not None else None
+        scene = read_parameter(self._node, "scene") or None
+        return self._localizer.least_size(height, width, intrinsics, scene)
+
+    def _intrinsics(self, frame: _Decoded, scene: str | None) -> Intrinsics | None:
+        camera = self._cameras[frame.camera]
+        listener, (height, width) = camera.listener, frame.image.shape[:2]
+        intrinsics = listener.camera(height, width) if listener is not None else None
+        if listener is not None and listener.trouble:
             self._log(f"camera_info {listener.topic}", _camera_trouble(listener))
-        return camera
+        found = self._localizer.field_of_view(intrinsics, height, width, scene)
+        if found.text != camera.field_of_view:
+            camera.field_of_view = found.text
+            if found.differs:
+                self._log(f"field of view {camera.label}", f"{camera.label}: {found.text}")
+        return intrinsics
 
     def _metres_per_unit(self, estimate: PoseEstimate) -> float:
         if estimate.metres_per_unit is not None:

@@ -109,7 +109,8 @@ PARAMETERS = (
     NodeParameter(
         "camera_info_topic",
         "auto",
-        "Topic of the camera's sensor_msgs/CameraInfo, which models with landmarks or cells read; "
+        "Topic of the camera's sensor_msgs/CameraInfo, which models with landmarks or cells read, "
+        "and by which images of a wider camera than in training are cut; "
         "auto takes camera_info beside the images, none the camera of the training frames.",
         pattern=rf"auto|none|{_TOPIC}",
         read_at="activate",

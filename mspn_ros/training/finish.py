@@ -14,6 +14,7 @@ import torch
 
 from mspn_ros import __version__
 from mspn_ros.inference.familiarity import LEAST_FRAMES
+from mspn_ros.inference.field_of_view import usual_camera
 from mspn_ros.network.losses import LearnedPoseLoss
 from mspn_ros.paths import make_folder
 from mspn_ros.records import ModelError, SceneRow
@@ -123,6 +124,7 @@ def scene_row(
         # Nobody taught it to name scenes: it must be told, or say "unknown", never guess.
         classifier = {name: torch.zeros_like(tensor) for name, tensor in classifier.items()}
         threshold = 1.0
+    view = trainer.network.backbone.architecture.view
     s_t, s_q = 0.0, 0.0
     if isinstance(loss, LearnedPoseLoss):
         s_t, s_q = float(loss.s_t[head].detach()), float(loss.s_q[head].detach())
@@ -148,7 +150,7 @@ def scene_row(
         box_low=low,
         box_high=high,
         metres_per_unit=scene.metres_per_unit,
-        intrinsics=samples.frames[int(members[0])].intrinsics,
+        intrinsics=usual_camera(view, [samples.frames[i].intrinsics for i in members.tolist()]),
         provenance={"format": scene.format, "seed": str(trainer.config.seed)},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
