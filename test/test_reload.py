@@ -275,8 +275,9 @@ class Stream:
 
 
 class States:
-    """The models that were on disk, one after the other, with the times from which and until
-    which frames may have been answered by them.
+    """The models that were on disk, one after the other.
+
+    With the times from which and until which frames may have been answered by them.
     """
 
     def __init__(self, client, model, copies):

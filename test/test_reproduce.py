@@ -1,5 +1,7 @@
-"""The paper's experiments, whole, on three tiny scenes: what is run, what is run only once, and
-what is printed beside the paper's numbers."""
+"""The paper's experiments, whole, on three tiny scenes.
+
+What is run, what is run only once, and what is printed beside the paper's numbers.
+"""
 
 import json
 import math

@@ -1,5 +1,8 @@
-"""Real training processes: several that compute what one does, and one that is killed again and
-again and still ends with the weights of an undisturbed run."""
+"""Real training processes.
+
+Several that compute what one does, and one that is killed again and again and still ends with the
+weights of an undisturbed run.
+"""
 
 import json
 import os

@@ -88,8 +88,9 @@ def _answers(
     split: str,
     progress: Progress,
 ) -> tuple[list[Answer], dict[str, SceneRow]]:
-    """Without a threshold: what is compared is poses and scenes, not how sure they are. Beside them
-    the rows, by name.
+    """Answers without a threshold, and the rows beside them, by name.
+
+    What is compared is poses and scenes, not how sure they are.
     """
     localizer = Localizer.load(model, device, engine=engine)
     answers, _ = evaluate(

@@ -23,8 +23,9 @@ TOLERANCE = 1e-3
 
 
 class Best(NamedTuple):
-    """Of B images: the logits and places of the K likeliest scenes, best first, and the logarithm
-    of the sum over all scenes of exp(logit), float64.
+    """Of B images: the logits and places of the K likeliest scenes, best first.
+
+    And the logarithm of the sum over all scenes of exp(logit), float64.
     """
 
     logit_BK: Tensor

@@ -90,8 +90,9 @@ class LoadedRows:
         return list({id(group): group for group in self._groups.values()}.values())
 
     def groups(self, scenes: Collection[int]) -> tuple[dict[int, LoadedGroup], dict[int, str]]:
-        """The groups of these scenes, by their places in the bank; of those that cannot be read,
-        why.
+        """The groups of these scenes, by their places in the bank.
+
+        Of those that cannot be read, why.
         """
         if self._rows.whole:
             return self._groups, {}

@@ -166,8 +166,9 @@ class Localizer:
         return any(model.backbone.grids[model.backbone.fit.grid(kind)] for kind in heads)
 
     def least_size(self, height: int, width: int) -> tuple[int, int]:
-        """The least (height, width) to which an image of ``height`` x ``width`` may be scaled while
-        it is decoded: for ``images.decode_compressed``.
+        """The least (height, width) to which an image of ``height`` x ``width`` may be scaled.
+
+        While it is decoded: for ``images.decode_compressed``.
         """
         resized = self.architecture.view.resized_shape(height, width)
         return math.ceil(_DECODED_MARGIN * resized[0]), math.ceil(_DECODED_MARGIN * resized[1])

@@ -53,8 +53,10 @@ class CameraListener:
             self._latest = serialized
 
     def camera(self, height: int, width: int) -> Intrinsics | None:
-        """The camera of an image that was decoded to this size; None where nothing usable is known
-        of it. It is of the size as sent."""
+        """The camera of an image that was decoded to this size; None where nothing usable is known.
+
+        It is of the size as sent.
+        """
         with self._lock:
             latest = self._latest
         if latest is None:

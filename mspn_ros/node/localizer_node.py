@@ -183,8 +183,10 @@ class LocalizerNode(LifecycleNode):
         self.get_logger().info(f"active: {transport} images from {self._camera}")
 
     def _take_in(self) -> None:
-        """Tell of the scenes that a reload has left in service; on the reload's thread, since a
-        catalogue may be long. One that is not active tells when it is activated.
+        """Tell of the scenes that a reload has left in service.
+
+        On the reload's thread, since a catalogue may be long. One that is not active tells when it
+        is activated.
         """
         outputs, localizer, executor = self._outputs, self._localizer, self.executor
         if outputs is not None and localizer is not None and self._subscription is not None:

@@ -45,8 +45,10 @@ class Counts:
 
 
 class NewestFrameWorker:
-    """Processes the newest message on one thread; a message that waits when a newer one comes is
-    overtaken: counted, never processed late, and none is processed twice.
+    """Processes the newest message on one thread.
+
+    A message that waits when a newer one comes is overtaken: counted, never processed late, and
+    none is processed twice.
 
     ``process`` gets a message, publishes its answer, and returns the frame's milestones, or the
     cause (a short key) why it was rejected. Should it raise nevertheless, the frame counts as

@@ -1,5 +1,7 @@
-"""Checkpoints: network, loss weights and optimizers as named tensors, without pickle; and what
-makes two runs the same run."""
+"""Checkpoints: network, loss weights and optimizers as named tensors, without pickle.
+
+And what makes two runs the same run.
+"""
 
 from __future__ import annotations
 

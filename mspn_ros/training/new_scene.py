@@ -265,8 +265,10 @@ class SceneAdder:
         return total / len(views)
 
     def _held_out(self) -> HeldOut | None:
-        """The head's errors on the held-out blocks; a landmark head learns first how far its
-        votes are off there."""
+        """The head's errors on the held-out blocks.
+
+        A landmark head learns first how far its votes are off there.
+        """
         trainer, val, seen = self.trainer, self.trainer.val_samples, self._val_features
         if val is None:
             return None
