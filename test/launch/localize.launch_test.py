@@ -105,7 +105,7 @@ class TestEndedNode(unittest.TestCase):
         text = "".join(output.text.decode() for output in proc_output)
         assert "Traceback" not in text
         assert "no model named: running the demo" in text
-        assert f"active: raw images from {TOPIC}" in text
+        assert f"active: takes Image {TOPIC}" in text
 
 
 def _raw(recorded):
