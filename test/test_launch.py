@@ -77,6 +77,7 @@ def test_every_argument_of_the_launch_file_is_described():
     arguments = [e for e in description.entities if isinstance(e, DeclareLaunchArgument)]
     assert {argument.name for argument in arguments} == {
         "model",
+        "cameras",
         "image_topic",
         "transport",
         "device",
@@ -100,7 +101,12 @@ def test_empty_arguments_leave_the_nodes_own_defaults(tmp_path):
 def test_given_arguments_reach_the_node_after_the_parameter_file(tmp_path):
     file = REPO / "config/localizer.yaml"
     launched = Launched(
-        tmp_path, f"params_file:={file}", "model:=0123", "use_sim_time:=true", "namespace:=a/b"
+        tmp_path,
+        f"params_file:={file}",
+        "model:=0123",
+        "use_sim_time:=true",
+        "cameras:=a b",
+        "namespace:=a/b",
     )
     assert "__ns:=/a/b" in launched.recorded("arguments")
     lines = [line.strip() for line in launched.recorded("parameters")]
@@ -108,6 +114,7 @@ def test_given_arguments_reach_the_node_after_the_parameter_file(tmp_path):
     assert lines[: -len(own)] == [line.strip() for line in file.read_text().splitlines()]
     # Quoted: a folder named by digits must not reach the node as a number.
     assert "model: '0123'" in own
+    assert "cameras: a b" in own
     assert "use_sim_time: true" in own
 
 

@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.node.camera_info import CameraListener
-from mspn_ros.node.outputs import image_qos
+from mspn_ros.node.interface import CAMERA_INFO, image_qos
 from mspn_ros.node.parameters import camera_names, read_camera_parameter
 
 
@@ -77,7 +77,7 @@ class Camera:
         if self.listener is None:
             topic = self.config.image_topic
             beside = camera_info_topic(self.config.camera_info_topic, topic)
-            self.listener = CameraListener(self._node, beside, topic, image_qos("best_effort"))
+            self.listener = CameraListener(self._node, beside, topic, CAMERA_INFO.qos.profile())
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -29,6 +29,7 @@ from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.cameras import Camera, read_cameras
 from mspn_ros.node.diagnostics import CameraStatus, DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.frames import Frames
+from mspn_ros.node.interface import DIAGNOSTICS, RELOAD
 from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
 from mspn_ros.node.reloading import Reloading
@@ -66,14 +67,16 @@ class LocalizerNode(LifecycleNode):
         self._configs = read_cameras(self)
         self._worker = NewestFrameWorker(self._process, self._log_bug, len(self._configs))
         self.add_on_set_parameters_callback(self._check_scene)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, DIAGNOSTICS.name, DIAGNOSTICS.qos.profile()
+        )
         # Steady, so that the node speaks while simulated time stands still.
         self.create_timer(
             read_parameter(self, "diagnostics_period"),
             self._publish_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
-        self.create_service(Trigger, "~/reload", self._on_reload)
+        self.create_service(Trigger, f"~/{RELOAD.name}", self._on_reload)
 
     def bring_up(self) -> bool:
         """Configure and activate; False, with ``failure`` set and logged, if either fails."""

@@ -5,31 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Int32, String
 
 from mspn_ros.inference.catalogue import SceneInfo
+from mspn_ros.node import interface
 from mspn_ros.node.messages import answer_json, catalogue_json, pose_stamped, pose_with_covariance
 from mspn_ros.records import PoseEstimate
-
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-# Answers are the record of what was done with each frame: a slow reader should not miss one.
-ANSWERS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-_DEPTH = 10
-
-
-def image_qos(reliability: str) -> QoSProfile:
-    """Depth 1 (a queue only ages the frames), ``best_effort`` or ``reliable``."""
-    policies = {
-        "best_effort": ReliabilityPolicy.BEST_EFFORT,
-        "reliable": ReliabilityPolicy.RELIABLE,
-    }
-    return QoSProfile(depth=1, reliability=policies[reliability])
 
 
 class Outputs:
@@ -38,17 +19,16 @@ class Outputs:
     def __init__(self, node: Any, cameras: Iterable[str] = ()) -> None:
         """``cameras``: names of those that have a pose topic of their own."""
         self._node = node
-        create = node.create_lifecycle_publisher
-        self._pose = create(PoseStamped, "pose", _DEPTH)
-        self._pose_with_covariance = create(
-            PoseWithCovarianceStamped, "pose_with_covariance", _DEPTH
-        )
-        self._scene_id = create(Int32, "scene_id", _DEPTH)
-        self._scene = create(String, "scene", _DEPTH)
-        self._answer = create(String, "answer", ANSWERS)
-        self._catalogue = create(String, "scenes", LATCHED)
+        self._pose = interface.publisher(node, interface.POSE)
+        self._pose_with_covariance = interface.publisher(node, interface.POSE_WITH_COVARIANCE)
+        self._scene_id = interface.publisher(node, interface.SCENE_ID)
+        self._scene = interface.publisher(node, interface.SCENE)
+        self._answer = interface.publisher(node, interface.ANSWER)
+        self._catalogue = interface.publisher(node, interface.SCENES)
         self._probabilities = self._create_probabilities()
-        self._camera_poses = {name: create(PoseStamped, f"{name}/pose", _DEPTH) for name in cameras}
+        self._camera_poses = {
+            name: interface.publisher(node, interface.CAMERA_POSE, name) for name in cameras
+        }
 
     def destroy(self) -> None:
         """Take the topics away."""
@@ -104,14 +84,13 @@ class Outputs:
     def _create_probabilities(self) -> Any:
         # Not among the ROS 2 wheels; its absence costs this topic only.
         try:
-            from vision_msgs.msg import Classification
+            return interface.publisher(self._node, interface.SCENE_PROBABILITIES)
         except ImportError:
             self._node.get_logger().info(
                 "vision_msgs is not installed: scene_probabilities is not published "
                 "(apt install ros-$ROS_DISTRO-vision-msgs)"
             )
             return None
-        return self._node.create_lifecycle_publisher(Classification, "scene_probabilities", _DEPTH)
 
 
 def _classification(header: Any, estimate: PoseEstimate) -> Any:

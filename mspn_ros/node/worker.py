@@ -1,5 +1,6 @@
-"""The newest frame only: a slot for one message of each camera, one thread that processes what is
-in them, and the counts.
+"""The newest frame only.
+
+A slot for one message of each camera, one thread that processes what is in them, and the counts.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ STAGES = ("waiting", "decode", "localize", "publish")
 
 
 class Milestones(NamedTuple):
-    """When an answered frame had been decoded and when localized, with those that are localized
-    together with it; in ``time.monotonic`` seconds.
+    """When an answered frame had been decoded and when localized; ``time.monotonic`` seconds.
+
+    Together with those that are localized with it.
     """
 
     decoded_s: float

@@ -1,0 +1,120 @@
+"""The table of the ROS interface, and what is made from it or has to agree with it."""
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+from mspn_ros.node import NAMESPACE, NODE_NAME
+from mspn_ros.node.interface import (
+    DIAGNOSTIC_VALUES,
+    IMAGES,
+    PUBLISHERS,
+    SUBSCRIPTIONS,
+    interface_markdown,
+    interface_table_markdown,
+)
+from mspn_ros.node.parameters import PARAMETERS, refusal
+
+REPO = Path(__file__).resolve().parent.parent
+TYPES = {topic.resolved(): topic.type_name for topic in (*SUBSCRIPTIONS, *PUBLISHERS)}
+
+
+def test_the_readme_and_the_interface_page_say_what_the_table_says():
+    """Otherwise run `python -m mspn_ros.node.interface > docs/interface.md`."""
+    assert interface_table_markdown() in (REPO / "README.md").read_text()
+    assert interface_markdown() == (REPO / "docs/interface.md").read_text()
+
+
+def test_every_topic_is_named_once_and_every_link_of_the_page_leads_somewhere():
+    names = [topic.name for topic in (*SUBSCRIPTIONS, *PUBLISHERS)]
+    assert len(names) == len(set(names))
+    for target in re.findall(r"\]\(([^)#]+)", interface_markdown()):
+        assert (REPO / "docs" / target).is_file()
+
+
+RVIZ_TYPES = {
+    "rviz_default_plugins/Image": IMAGES.type_name,
+    "rviz_default_plugins/Pose": "geometry_msgs/msg/PoseStamped",
+    "rviz_default_plugins/PoseWithCovariance": "geometry_msgs/msg/PoseWithCovarianceStamped",
+}
+
+
+def matches(offered, reliability):
+    """Whether a subscription of this reliability hears the topic as the table offers it."""
+    return reliability == "Best Effort" or offered.qos.reliable
+
+
+def test_rviz_shows_topics_that_the_node_has_by_displays_of_their_type():
+    rviz = yaml.safe_load((REPO / "config/mspn.rviz").read_text())
+    displays = rviz["Visualization Manager"]["Displays"]
+    topics = {topic.resolved(): topic for topic in (*SUBSCRIPTIONS, *PUBLISHERS)}
+    shown = set()
+    for display in displays:
+        assert display["Enabled"] == display["Value"]
+        if "Topic" not in display:
+            assert display["Class"] in ("rviz_default_plugins/Grid", "rviz_default_plugins/TF")
+            continue
+        topic = topics[display["Topic"]["Value"]]
+        assert RVIZ_TYPES[display["Class"]] == topic.type_name, display["Name"]
+        assert matches(topic, display["Topic"]["Reliability Policy"]), display["Name"]
+        shown.add(topic.resolved())
+    assert shown == {"/camera/image_raw", "/mspn/pose", "/mspn/pose_with_covariance"}
+    assert {display["Class"].split("/")[1] for display in displays} >= {"Grid", "TF"}
+
+
+def panels_of(layout):
+    """The panels that a Foxglove layout's tree of rows and columns places."""
+    if isinstance(layout, str):
+        return [layout]
+    assert layout["direction"] in ("row", "column")
+    assert 0 < layout["splitPercentage"] < 100
+    return panels_of(layout["first"]) + panels_of(layout["second"])
+
+
+def test_foxglove_places_every_panel_once():
+    layout = json.loads((REPO / "config/foxglove.json").read_text())
+    placed = panels_of(layout["layout"])
+    assert sorted(placed) == sorted(layout["configById"])
+    assert {panel.split("!")[0] for panel in placed} == {
+        "Image",
+        "3D",
+        "StateTransitions",
+        "RawMessages",
+        "Plot",
+        "DiagnosticSummary",
+        "DiagnosticStatusPanel",
+    }
+
+
+def test_foxglove_shows_topics_and_values_that_the_node_has():
+    text = (REPO / "config/foxglove.json").read_text()
+    panels = json.loads(text)["configById"]
+    named = set(re.findall(r'"(/[\w/]+)', text))
+    assert named <= {*TYPES, f"/{NAMESPACE}/{NODE_NAME}"}
+    for name, panel in panels.items():
+        for topic in panel.get("topics", {}):
+            assert TYPES[topic].startswith("geometry_msgs/msg/Pose"), name
+        if name.startswith("Diagnostic"):
+            assert TYPES[panel["topicToRender"]] == "diagnostic_msgs/msg/DiagnosticArray"
+        if name.startswith("Image"):
+            assert TYPES[panel["imageMode"]["imageTopic"]] == IMAGES.type_name
+    plotted = re.findall(r'key==\\"(\w+)\\"', text)
+    promised = {re.sub(r"\{\w+\}", r"\\w+", key) for key in DIAGNOSTIC_VALUES}
+    assert plotted
+    assert all(any(re.fullmatch(key, value) for key in promised) for value in plotted)
+
+
+def test_every_parameter_file_sets_what_the_node_has_to_values_that_it_takes():
+    rows = {row.name: row for row in PARAMETERS}
+    for file in ("localizer.yaml", "cameras.yaml"):
+        [node] = yaml.safe_load((REPO / "config" / file).read_text()).values()
+        values = node["ros__parameters"]
+        names = values.get("cameras", "").split()
+        for name, value in values.items():
+            camera, _, plain = name.rpartition(".")
+            row = rows[plain]
+            assert camera in (names if row.per_camera and camera else [""]), name
+            assert type(value) is type(row.default), name
+            assert not refusal(row, value)
