@@ -18,13 +18,12 @@ Percentiles = dict[str, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Loads to measure: every rate for every size, number of cameras and transport, each for
-    ``seconds``.
+    """Loads to measure: every rate for every size, number of cameras and transport.
 
-    ``transports`` raw, compressed; ``cameras`` at once; ``sizes`` (width, height) in pixels;
-    ``rates`` in Hz of each camera, or ``max``, which comes last whatever its place: OVERLOAD times
-    what the node answered a second at its fastest, or could have by the time it takes for a frame
-    when none waits, by all cameras together.
+    Each is kept up for ``seconds``. ``transports`` raw, compressed; ``cameras`` at once; ``sizes``
+    (width, height) in pixels; ``rates`` in Hz of each camera, or ``max``, which comes last
+    whatever its place: OVERLOAD times what the node answered a second at its fastest, or could have
+    by the time it takes for a frame when none waits, by all cameras together.
 
     Raises:
         ConfigError: nothing to measure, or a value that no camera has.

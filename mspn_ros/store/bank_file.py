@@ -52,6 +52,7 @@ _File = TypeVar("_File", bound="BankFile")
 
 
 def text_of(content: bytes) -> str:
+    """Text as SQLite stores it, also where it is no UTF-8."""
     return content.decode(errors="surrogateescape")
 
 
