@@ -18,7 +18,7 @@ from launch.launch_description_sources import get_launch_description_from_python
 
 REPO = Path(__file__).resolve().parent.parent
 LAUNCH_FILE = REPO / "launch/localize.launch.py"
-LAUNCH_TEST = REPO / "test/launch/localize.launch_test.py"
+LAUNCH_TEST = REPO / "test/localize.launch_test.py"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 RECORDER = """#!/bin/sh

@@ -1,6 +1,6 @@
 """The node as users start it: launched, seen to be active, asked, and ended by its launch file.
 
-    launch_test test/launch/localize.launch_test.py
+    launch_test test/localize.launch_test.py
 
 in a workspace where mspn_ros is installed; test/test_launch.py runs it from the checkout.
 """
@@ -25,7 +25,7 @@ from std_msgs.msg import String
 from mspn_ros.datasets.bags import BagReader
 from mspn_ros.paths import package_file
 
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch/localize.launch.py"
+LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch/localize.launch.py"
 NAMESPACE, TOPIC = "/launched", "/launched_camera/image_raw"
 # Importing torch takes seconds, on a busy machine many.
 PATIENCE_S = 90.0
