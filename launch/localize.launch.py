@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Start the localizer: ``ros2 launch mspn_ros localize.launch.py model:=/path/to/model``.
 
 An argument that is left empty is not passed on: the parameter file's value holds, then the node's

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Pose errors and what is made of them: the only place where the project's numbers are defined.
 
 Everything is float64 NumPy. A frame without an answer, or with a wrong scene, has an infinite

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Where shipped files lie (in a checkout, a pip or a colcon installation), and what files hold."""
 
 from __future__ import annotations

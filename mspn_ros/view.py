@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What of an image the network sees, and along which rays: training and the robot share it.
 
 An image is a contiguous (H, W, 3) uint8 RGB array or tensor. ``View.resized`` is the one reference

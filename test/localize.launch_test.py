@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The node as users start it: launched, seen to be active, asked, and ended by its launch file.
 
     launch_test test/localize.launch_test.py

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A client for tests of the node: real messages over DDS, readiness by answers, never by logs."""
 
 import os

@@ -1,7 +1,10 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The linters that ROS packages are checked by, where ROS 2 has them, and what they leave out.
 
 Those run that agree with our style, set up for it. Left out: ament_copyright for source files,
-since it takes nothing but the whole notice of the licence for a header; ament_mypy and
+since it takes nothing but the whole notice of the licence for a header, where ours are two SPDX
+lines, which a test here looks for; ament_mypy and
 ament_pycodestyle, since `make lint` runs mypy (strict) by the version that is pinned, and flake8
 includes pycodestyle.
 """
@@ -66,3 +69,19 @@ def test_ament_copyright_knows_the_licence_and_what_contributors_agree_to():
     code, output = run("ament_copyright", "LICENSE", "CONTRIBUTING.md")
     assert code == 0, output
     assert "checked 2 files" in output
+
+
+HEADER = "# SPDX-FileCopyrightText: 2026 mspn_ros authors\n# SPDX-License-Identifier: Apache-2.0\n"
+
+
+def test_every_source_file_says_whose_it_is_and_under_which_licence():
+    files = [REPO / "setup.py", *(REPO / "scripts").iterdir()]
+    for folder in ("mspn_ros", "test", "launch"):
+        files += (REPO / folder).rglob("*.py")
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    without = [
+        str(path.relative_to(REPO))
+        for path, text in texts.items()
+        if not text.removeprefix("#!/usr/bin/env python3\n").startswith(HEADER)
+    ]
+    assert not without, f"begin these with the two lines:\n{HEADER}{without}"

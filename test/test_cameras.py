@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Several cameras: one node, one batch, a pose of each and the best one for the robot."""
 
 import importlib.util

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The table of the ROS interface, and what is made from it or has to agree with it."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The launch file, run by the real launch system where ROS 2 has it.
 
 An executable that records its arguments and environment stands where the node is installed, so

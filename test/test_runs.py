@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Real training processes.
 
 Several that compute what one does, and one that is killed again and again and still ends with the

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Write posed images as a rosbag without ROS: for the demo, for live replay, for sharing."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What other engines answer than the plain path does, on frames of the model's scenes."""
 
 from __future__ import annotations

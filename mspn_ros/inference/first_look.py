@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The classifier of a large bank in bfloat16: half of the memory to read, and exact all the same.
 
 The product with 100,000 rows takes as long as reading them. A first look in bfloat16 leaves few

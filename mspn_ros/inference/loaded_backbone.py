@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A backbone made ready: on a device, behind an engine."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Rows whose heads are loaded: stacked by kind, all of a small bank, the latest of a large one."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``Localizer``: images in, ``PoseEstimate``s out; the node, replay and evaluation share it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Reads a model directory, and reads it anew beside what is in service."""
 
 from __future__ import annotations

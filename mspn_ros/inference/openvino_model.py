@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A backbone as OpenVINO takes it, converted here or in a process of its own.
 
 The optional part of the package that extra openvino brings.

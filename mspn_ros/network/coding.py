@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From poses to the numbers a head regresses, and back: one place for training and the robot.
 
 Each scene has an offset and a scale of positions and a reference rotation. The paper's recipe is

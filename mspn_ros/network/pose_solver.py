@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Poses from landmarks and the directions in which they are seen, batched and in constant time.
 
 Refining is a few hundred steps on small arrays, which take PyTorch longer to call than to compute.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the node makes of a camera's frames: through DDS, at given rates and far above capacity."""
 
 from __future__ import annotations

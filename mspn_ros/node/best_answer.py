@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Which camera's answer speaks for the robot, where it has several."""
 
 from __future__ import annotations

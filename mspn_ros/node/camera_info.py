@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Listens to what the camera driver says of the camera that takes the images."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The cameras of one node: what is configured of each, and its subscriptions."""
 
 from __future__ import annotations

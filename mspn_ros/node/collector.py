@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a localizer publishes, recorded beside what was sent to it."""
 
 from __future__ import annotations

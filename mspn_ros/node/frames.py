@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The frames of one turn after the other: from serialized images to published answers."""
 
 from __future__ import annotations

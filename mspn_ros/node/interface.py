@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The node's ROS interface: the table that topics, services, README.md and docs are made from.
 
     python -m mspn_ros.node.interface > docs/interface.md

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The localizer node: camera images in, the topics of the ROS interface out.
 
     mspn localize --model M

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the node publishes about the frames: the topics of the ROS interface, in their order."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Environment variables that decide how ROS 2 messages travel; to be set before rclpy starts."""
 
 from __future__ import annotations

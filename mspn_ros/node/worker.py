@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The newest frame only.
 
 A slot for one message of each camera, one thread that processes what is in them, and the counts.

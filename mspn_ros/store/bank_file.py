@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The SQLite file that a scene bank is: opened with care, checked before it is written.
 
 SQLite because adding or removing a scene is one transaction, a crash loses nothing, a running

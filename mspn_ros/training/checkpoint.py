@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: network, loss weights and optimizers as named tensors, without pickle.
 
 And what makes two runs the same run.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A scene for a model that is there already: a new row on the frozen backbone.
 
 The backbone is run once over augmented views of the scene's images; the head then learns from
