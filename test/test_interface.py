@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the ROS interface, and what is made from it or has to agree with it."""
 
+import importlib
 import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from mspn_ros.node import NAMESPACE, NODE_NAME
@@ -119,6 +121,34 @@ def test_foxglove_shows_topics_and_values_that_the_node_has():
     promised = {re.sub(r"\{\w+\}", r"\\w+", key) for key in DIAGNOSTIC_VALUES}
     assert plotted
     assert all(any(re.fullmatch(key, value) for key in promised) for value in plotted)
+
+
+def fields_of(type_name):
+    """Names and types of a message's fields, as in ``std_msgs/String`` or ``sequence<...>``."""
+    package, *_, name = type_name.split("/")
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed (extra ros)")
+    module = importlib.import_module(f"{package}.msg")
+    return getattr(module, name).get_fields_and_field_types()
+
+
+def test_foxglove_reads_fields_that_the_messages_have():
+    panels = json.loads((REPO / "config/foxglove.json").read_text())["configById"].values()
+    paths = [line["value"] for panel in panels for line in panel.get("paths", ())]
+    paths += [panel["topicPath"] for panel in panels if "topicPath" in panel]
+    assert len(paths) >= 6
+    for path in paths:
+        topic, dot, fields = path.partition(".")
+        assert dot
+        type_name = TYPES[topic]
+        # A name, then of a list all its elements, then those with a field of this value.
+        part = r"(\w+)(\[:\])?(?:\{(\w+)==\"([^\"]+)\"\})?"
+        assert re.fullmatch(rf"{part}(\.{part})*", fields), path
+        for name, every, key, _ in re.findall(part, fields):
+            type_name = fields_of(type_name)[name]
+            assert bool(every) == type_name.startswith("sequence<"), path
+            type_name = type_name.removeprefix("sequence<").removesuffix(">")
+            assert not key or key in fields_of(type_name), path
+        assert type_name == "string", path
 
 
 def test_every_parameter_file_sets_what_the_node_has_to_values_that_it_takes():
