@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Build and installation, by plain pip and by colcon (ament_python) alike."""
 
 import re

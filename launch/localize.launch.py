@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Start the localizer: ``ros2 launch mspn_ros localize.launch.py model:=/path/to/model``.
 
 An argument that is left empty is not passed on: the parameter file's value holds, then the node's
@@ -21,6 +23,7 @@ PROFILE = Path(__file__).parent.parent / "config" / "fastdds.xml"
 # Node parameters that are launch arguments of the same name, and their types.
 PARAMETERS = {
     "model": str,
+    "cameras": str,
     "image_topic": str,
     "transport": str,
     "device": str,
@@ -92,6 +95,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             argument("model", "Model directory; empty runs the packaged demo model."),
+            argument("cameras", "Names of several cameras; what they need: params_file."),
             argument("image_topic", "Topic of the camera images; empty: /camera/image_raw."),
             argument("transport", "Type of the image messages; empty: auto.", "", transports),
             argument("device", "auto | cpu | cuda | cuda:N; empty: auto."),

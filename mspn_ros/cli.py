@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``mspn <command>``: parses, calls one function per command, turns errors into one line.
 
 The functions live in mspn_ros/commands/; each imports what it needs when it is called, so that

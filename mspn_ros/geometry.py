@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Rotations as PoseNet-style networks regress them, and what the readers need of rigid motion.
 
 Quaternions are xyzw. Torch functions are differentiable and finite everywhere in float32, float64

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From encoded or raw bytes to an image: a contiguous (H, W, 3) uint8 RGB array."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Pose errors and what is made of them: the only place where the project's numbers are defined.
 
 Everything is float64 NumPy. A frame without an answer, or with a wrong scene, has an infinite
@@ -164,8 +166,10 @@ def turn_vector(estimated: Array, true: Array) -> Array:
 
 
 def normalized_error_squared(error_N3: Array, covariance_N33: Array) -> Array:
-    """e^T S^-1 e of each error, (N, 3), (N, 3, 3) -> (N,); chi-squared with 3 degrees of freedom
-    where S is the errors' covariance. The consistency test of filters (NEES, Bar-Shalom 2001).
+    """e^T S^-1 e of each error, (N, 3), (N, 3, 3) -> (N,).
+
+    Chi-squared with 3 degrees of freedom where S is the errors' covariance. The consistency test
+    of filters (NEES, Bar-Shalom 2001).
     """
     solved_N3 = np.linalg.solve(covariance_N33, error_N3[..., None])[..., 0]
     return np.asarray((error_N3 * solved_N3).sum(-1))
@@ -228,8 +232,9 @@ def auroc(own: Array, strange: Array) -> float:
 
 
 def false_accepts_at(own: Array, strange: Array, true_accepts: float = 0.95) -> float:
-    """Share of strange frames that score at least as high as the threshold that lets in
-    ``true_accepts`` of the own ones; NaN if there are no frames of a kind.
+    """Share of strange frames that are let in where ``true_accepts`` of the own ones are.
+
+    They score at least as high as the threshold for that; NaN if there are no frames of a kind.
     """
     if not len(own) or not len(strange):
         return math.nan

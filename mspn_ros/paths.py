@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Where shipped files lie (in a checkout, a pip or a colcon installation), and what files hold."""
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def package_file(*parts: str) -> Path:
-    """Path of data inside the Python package, such as ``package_file("demo", "model")``.
+    """Path of data inside the Python package.
 
-    Nothing is said about whether it exists: the reader names what is missing.
+    ``package_file("demo", "model")`` is the demo's model. Nothing is said about whether it exists:
+    the reader names what is missing.
     """
     return PACKAGE.joinpath(*parts)
 
@@ -54,7 +57,7 @@ def make_folder(path: Path) -> Path:
 
 
 def config_file(name: str) -> Path:
-    """Path of an installed configuration file, such as ``config_file("fastdds.xml")``.
+    """Path of an installed configuration file, ``fastdds.xml`` for one.
 
     The checkout comes first, then ``share/`` of this Python, then those of the sourced ROS 2
     workspaces (``AMENT_PREFIX_PATH``): plain pip has no ament index to ask.

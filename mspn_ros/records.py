@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The plain records that every room shares, and the errors a user may see.
 
 Conventions, everywhere in this project: poses are camera-to-world; a position is the camera

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the commands show in a terminal: progress bars and tables, by rich."""
 
 from __future__ import annotations

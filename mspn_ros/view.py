@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What of an image the network sees, and along which rays: training and the robot share it.
 
 An image is a contiguous (H, W, 3) uint8 RGB array or tensor. ``View.resized`` is the one reference
@@ -137,10 +139,10 @@ def pixel_rays(camera_BK: Tensor, pixel_BC2: Tensor) -> Tensor:
 
 
 def project(camera_BK: Tensor, point_BC3: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (B, C, 2), x and y, where cameras see points given in the camera's axes; pixel_rays'
-    inverse. And whether (B, C) a camera can see there at all.
+    """Pixels (B, C, 2), x and y, where cameras see points given in the camera's axes.
 
-    It cannot behind itself, nor so far aside that the distortion's polynomials mean nothing.
+    The inverse of pixel_rays. And whether (B, C) a camera can see there at all: it cannot behind
+    itself, nor so far aside that the distortion's polynomials mean nothing.
     """
     depth_BC1 = point_BC3[..., 2:]
     plane_BC2 = point_BC3[..., :2] / depth_BC1.clamp(min=1e-9)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Writers of a model directory, to be killed: one process that forks a writer for each order.
 
 Forked, so that torch is imported once and not for each of a hundred writers. A writer says in a

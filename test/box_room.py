@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A room whose geometry is known exactly: pictures of the inside of a box with textured walls."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The same few cameras written in each dataset format, for tests of readers and of inspection."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A client for tests of the node: real messages over DDS, readiness by answers, never by logs."""
 
 import os
@@ -166,9 +168,7 @@ class Statuses:
             self._at_s[status.name] = time.monotonic()
 
     def wait_for(self, name, words, level=None, timeout_s=10.0):
-        """A status that comes from now on, whose message has the words (and which has that level);
-        its message.
-        """
+        """The message of a status that comes from now on and has the words (and that level)."""
         since_s = time.monotonic()
 
         def said():

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A scene is added to a model: a row of its own, and nothing of the others changes."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Crops, warps and colours of training images: what is shown, along which rays, and the label."""
 
 import numpy as np

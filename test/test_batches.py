@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Which images come together in a batch, and what every process takes of it."""
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``mspn bench latency``, ``throughput`` and ``engines``: what they say, not how fast it is.
 
 Speed itself is never asserted: machines are shared.

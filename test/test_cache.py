@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The image cache: what is stored is what the robot computes, whatever breaks meanwhile."""
 
 import os

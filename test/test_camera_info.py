@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """CameraInfo: read as ROS means it, and it reaches the answers of a running node."""
 
 import io

@@ -1,5 +1,9 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Several cameras: one node, one batch, a pose of each and the best one for the robot."""
 
+import importlib.util
+import re
 import time
 from dataclasses import replace
 
@@ -20,6 +24,14 @@ from test_node import jpeg, picture
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node.best_answer import Answered, BestAnswer
 from mspn_ros.node.collector import Collector
+from mspn_ros.node.interface import (
+    DIAGNOSTIC_VALUES,
+    IMAGES,
+    LIFECYCLE_SERVICES,
+    PUBLISHERS,
+    SERVICES,
+    TRANSITION_EVENT,
+)
 from mspn_ros.node.messages import stamp_to_ns
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.session import with_stamp
@@ -97,7 +109,7 @@ CAMERAS = {"front": Image, "left": CompressedImage, "rear": Image}
 
 @pytest.fixture(scope="module")
 def robot(model):
-    """(collector, publishers, poses): a node with three cameras and who talks to it."""
+    """(collector, publishers, poses, node): a localizer with three cameras and who talks to it."""
     parameters = {
         "model": str(model),
         "device": "cpu",
@@ -133,13 +145,13 @@ def robot(model):
 
         assert collector.wait_for(up, 120)
         time.sleep(0.5)
-        yield collector, publishers, poses
+        yield collector, publishers, poses, node
         collector.close()
         node.destroy_node()
 
 
 def test_each_camera_gets_its_own_pose_and_the_best_is_the_robots(robot, model):
-    collector, publishers, poses = robot
+    collector, publishers, poses, _ = robot
     localizer = Localizer.load(model, "cpu")
     images = {name: picture(seed) for seed, name in enumerate(CAMERAS)}
     messages = {
@@ -192,7 +204,7 @@ def _best(expected):
 
 
 def test_diagnostics_tell_of_each_camera(robot):
-    collector, publishers, _ = robot
+    collector, publishers, _, _ = robot
     cdr = serialize_message(raw_image(picture(1), "rgb8"))
     before = int(collector.cameras["rear"]["received"])
     publishers["rear"].publish(cdr)
@@ -210,6 +222,63 @@ def test_diagnostics_tell_of_each_camera(robot):
     total = collector.diagnostics
     for key in ("received", "answered", "overtaken", "rejected"):
         assert int(total[key]) == sum(int(one[key]) for one in collector.cameras.values())
+
+
+def test_the_graph_has_what_the_interface_page_says_and_nothing_else(robot):
+    node = robot[-1]
+    whose = ("localizer", "/three")
+    everywhere = {"/rosout", "/parameter_events"}
+    expected = {"/three/localizer/transition_event": TRANSITION_EVENT}
+    for topic in PUBLISHERS:
+        if importlib.util.find_spec(topic.type_name.split("/")[0]):
+            for camera in CAMERAS if "{camera}" in topic.name else [""]:
+                expected[topic.resolved("/three", camera)] = topic.type_name
+                seen = [
+                    info
+                    for info in node.get_publishers_info_by_topic(topic.resolved("/three", camera))
+                    if (info.node_name, info.node_namespace) == whose
+                ]
+                assert [info.topic_type for info in seen] == [topic.type_name]
+                # DDS does not tell the depth.
+                offered, declared = seen[0].qos_profile, topic.qos.profile()
+                assert offered.reliability == declared.reliability, topic
+                assert offered.durability == declared.durability, topic
+    published = node.get_publisher_names_and_types_by_node(*whose)
+    assert {name: types for name, types in published if name not in everywhere} == {
+        name: [type_name] for name, type_name in expected.items()
+    }
+    for name, kind in (("/front/image_raw", IMAGES), ("/three/rear/image", IMAGES)):
+        [seen] = node.get_subscriptions_info_by_topic(name)
+        assert (seen.topic_type, seen.node_name) == (kind.type_name, "localizer")
+        assert seen.qos_profile.reliability == kind.qos.profile().reliability
+    heard = {name for name, _ in node.get_subscriber_names_and_types_by_node(*whose)}
+    assert heard - everywhere == {"/front/image_raw", "/side/image/compressed", "/three/rear/image"}
+    served = dict(node.get_service_names_and_types_by_node(*whose))
+    expected = {s.resolved("/three"): [s.type_name] for s in SERVICES}
+    expected |= {f"/three/localizer/{n}": [t] for n, t in LIFECYCLE_SERVICES.items()}
+    of_every_node = ("rcl_interfaces/", "type_description_interfaces/")
+    own = {name: types for name, types in served.items() if not types[0].startswith(of_every_node)}
+    assert own == expected
+
+
+def test_diagnostics_have_the_values_that_the_interface_page_lists_and_no_others(robot):
+    collector = robot[0]
+    stands_for = {
+        "percentile": "p[59][059]",
+        "stage": "waiting|decode|localize|publish|ros_adds",
+        "cause": r"\w+",
+        "row": ".+",
+    }
+    names = {
+        key: re.sub(r"{(\w+)}", lambda found: f"({stands_for[found[1]]})", key)
+        for key in DIAGNOSTIC_VALUES
+    }
+    assert collector.wait_for(lambda: "latency_p50_ms" in collector.diagnostics, 10)
+    for value in {*collector.diagnostics, *collector.cameras["front"]}:
+        assert any(re.fullmatch(name, value) for name in names.values()), value
+    for key, name in names.items():
+        if "{row}" not in key:
+            assert any(re.fullmatch(name, value) for value in collector.diagnostics), key
 
 
 def test_names_that_cameras_cannot_have_are_refused():

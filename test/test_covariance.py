@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Covariances that hold as many errors as they say, from held-out frames to the tables."""
 
 from dataclasses import replace

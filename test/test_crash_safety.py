@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Killed, crowded out, short of disk or of rights: the model directory holds all or nothing."""
 
 import json

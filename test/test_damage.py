@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Flipped bits and cut files: refused by name, left out by name, or harmless; never another pose.
 
 The cases run in a process of their own, watched by the test: one that crashes or hangs is named.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The packaged model and bag keep the demo's promises, and the demo notices where they do not."""
 
 import io

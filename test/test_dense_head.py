@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The dense head: exact votes give the exact pose, under any warp; and the path to an answer."""
 
 import shutil

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Levels and texts of /diagnostics: each row of docs/diagnostics.md can be produced."""
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Engines give what the plain path gives, are chosen with a reason, and refused where they fail.
 
 The frames are those of the packaged bag, rendered rooms that the packaged model was trained for.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation and offline replay: one definition of every number, equal on equal bytes."""
 
 import json

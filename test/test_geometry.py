@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Log-quaternions at their singular points, and rigid motion against SciPy."""
 
 import math

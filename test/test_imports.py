@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Rooms import downwards only, and nothing but node/ needs ROS."""
 
 import ast

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Landmarks: chosen where things are, found where they are seen, and poses made of them."""
 
 from dataclasses import replace

@@ -1,7 +1,9 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The launch file, run by the real launch system where ROS 2 has it.
 
 An executable that records its arguments and environment stands where the node is installed, so
-that what reaches the node is seen, not what the launch file meant.
+that what reaches the node is seen, not what the launch file meant. One test starts the node itself.
 """
 
 import os
@@ -18,6 +20,7 @@ from launch.launch_description_sources import get_launch_description_from_python
 
 REPO = Path(__file__).resolve().parent.parent
 LAUNCH_FILE = REPO / "launch/localize.launch.py"
+LAUNCH_TEST = REPO / "test/localize.launch_test.py"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 RECORDER = """#!/bin/sh
@@ -38,18 +41,22 @@ raise SystemExit(service.run())
 """
 
 
+def prefix(folder: Path, executable: str) -> dict[str, str]:
+    """Install a package of one executable there; the environment in which it is found."""
+    marker = folder / "share/ament_index/resource_index/packages/mspn_ros"
+    for path, text in ((marker, ""), (folder / "lib/mspn_ros/localize", executable)):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    path.chmod(0o755)
+    others = {name: text for name, text in os.environ.items() if "PROFILES_FILE" not in name}
+    return {**others, "AMENT_PREFIX_PATH": str(folder), "ROS_LOG_DIR": str(folder)}
+
+
 class Launched:
     """What one run printed, and what the executable was given."""
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        marker = folder / "share/ament_index/resource_index/packages/mspn_ros"
-        recorder = folder / "lib/mspn_ros/localize"
-        for path, text in ((marker, ""), (recorder, RECORDER)):
-            path.parent.mkdir(parents=True)
-            path.write_text(text)
-        recorder.chmod(0o755)
-        own = {name: text for name, text in os.environ.items() if "PROFILES_FILE" not in name}
-        own |= {"AMENT_PREFIX_PATH": str(folder), "RECORD": str(folder), "ROS_LOG_DIR": str(folder)}
+        own = {**prefix(folder, RECORDER), "RECORD": str(folder)}
         done = subprocess.run(
             [sys.executable, "-c", LAUNCH, LAUNCH_FILE, *arguments],
             capture_output=True,
@@ -72,9 +79,11 @@ def test_every_argument_of_the_launch_file_is_described():
     arguments = [e for e in description.entities if isinstance(e, DeclareLaunchArgument)]
     assert {argument.name for argument in arguments} == {
         "model",
+        "cameras",
         "image_topic",
         "transport",
         "device",
+        "engine",
         "namespace",
         "params_file",
         "use_sim_time",
@@ -94,7 +103,12 @@ def test_empty_arguments_leave_the_nodes_own_defaults(tmp_path):
 def test_given_arguments_reach_the_node_after_the_parameter_file(tmp_path):
     file = REPO / "config/localizer.yaml"
     launched = Launched(
-        tmp_path, f"params_file:={file}", "model:=0123", "use_sim_time:=true", "namespace:=a/b"
+        tmp_path,
+        f"params_file:={file}",
+        "model:=0123",
+        "use_sim_time:=true",
+        "cameras:=a b",
+        "namespace:=a/b",
     )
     assert "__ns:=/a/b" in launched.recorded("arguments")
     lines = [line.strip() for line in launched.recorded("parameters")]
@@ -102,6 +116,7 @@ def test_given_arguments_reach_the_node_after_the_parameter_file(tmp_path):
     assert lines[: -len(own)] == [line.strip() for line in file.read_text().splitlines()]
     # Quoted: a folder named by digits must not reach the node as a number.
     assert "model: '0123'" in own
+    assert "cameras: a b" in own
     assert "use_sim_time: true" in own
 
 
@@ -130,3 +145,28 @@ def test_raises_on_value_outside_the_choices(tmp_path):
     launched = Launched(tmp_path, "transport:=theora")
     assert launched.code == 1
     assert "compressed" in launched.output
+
+
+def test_the_launched_node_becomes_active_answers_and_ends_clean(tmp_path):
+    """By ``launch_test``: its plugin for pytest does not load into every version of pytest."""
+    pytest.importorskip(
+        "launch_testing", reason="launch_testing is not installed (it comes with ROS 2 only)"
+    )
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed (extra ros)")
+    environment = prefix(tmp_path, (REPO / "scripts/localize").read_text())
+    environment["PYTHONPATH"] = f"{REPO}:{os.environ.get('PYTHONPATH', '')}"
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    done = subprocess.run(
+        [sys.executable, "-m", "launch_testing.launch_test", LAUNCH_TEST],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=300,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    # One test of the running node, one after its end.
+    assert output.count("Ran 1 test") == 2, output

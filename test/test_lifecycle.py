@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A node that a manager drives: states, signals, run-time parameters, time and quality of service.
 
 One node for all, from which each test takes over in the state that the one before left.

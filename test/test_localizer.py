@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The Localizer: deterministic, the same alone as in a batch, and honest about what it knows."""
 
 import uuid

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The network, its losses and its row-wise Adam against plain forms and numbers made by hand."""
 
 import math

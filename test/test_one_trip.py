@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The whole way as one step on fixed buffers answers as the plain way, whatever the rows become.
 
 Here the step runs uncaptured on the CPU; where there is a CUDA device, captured as a graph, too.

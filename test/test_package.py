@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The package as pip and colcon install it: what is where, and that it says the same everywhere."""
 
 import os

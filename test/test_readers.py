@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Dataset readers against tiny files of each format, real label lists and five real scenes."""
 
 import struct

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A model that changes while it is in service."""
 
 import shutil
@@ -275,8 +277,9 @@ class Stream:
 
 
 class States:
-    """The models that were on disk, one after the other, with the times from which and until
-    which frames may have been answered by them.
+    """The models that were on disk, one after the other.
+
+    With the times from which and until which frames may have been answered by them.
     """
 
     def __init__(self, client, model, copies):

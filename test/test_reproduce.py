@@ -1,5 +1,9 @@
-"""The paper's experiments, whole, on three tiny scenes: what is run, what is run only once, and
-what is printed beside the paper's numbers."""
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's experiments, whole, on three tiny scenes.
+
+What is run, what is run only once, and what is printed beside the paper's numbers.
+"""
 
 import json
 import math

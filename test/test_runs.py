@@ -1,5 +1,10 @@
-"""Real training processes: several that compute what one does, and one that is killed again and
-again and still ends with the weights of an undisturbed run."""
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Real training processes.
+
+Several that compute what one does, and one that is killed again and again and still ends with the
+weights of an undisturbed run.
+"""
 
 import json
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Large banks: opened by their classifier, heads on demand, and never a pose that differs."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Scenes judged over frames, and two scenes that are about as likely as each other."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Scene sets, nerfstudio's variants, and folders from strangers: one clear line for each."""
 
 import json

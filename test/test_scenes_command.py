@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """mspn scenes: a bank is looked into, changed and sent on; what does not fit is refused."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What stamps say of frames, and how many frames a second are let through."""
 
 import numpy as np

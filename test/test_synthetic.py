@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic rooms: poses fit the pictures, walks see much, colours do not tell look-alikes."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Training learns what is there to learn, resumes bit for bit, and ends in a usable model."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Poses over time, by geometry, and TUM files as other tools read them."""
 
 import numpy as np

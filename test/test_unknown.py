@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Places that no row is of: confidence by a row's own held-out frames, and what it lets in."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Settings that train in seconds, for tests that need a trained network and not a good one."""
 
 from dataclasses import replace

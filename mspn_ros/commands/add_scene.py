@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``mspn add-scene``: a new place for a model that is there already."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``mspn bench node``: the node under load, through DDS."""
 
 from __future__ import annotations

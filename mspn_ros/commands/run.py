@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``mspn localize``, ``mspn replay`` and ``mspn demo``: what runs a model on images in time."""
 
 from __future__ import annotations

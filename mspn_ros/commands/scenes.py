@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``mspn scenes``: look into a model's scene bank and change it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Readers of posed image sets: one file per format, all of them ending in the same SceneData."""
 
 from __future__ import annotations

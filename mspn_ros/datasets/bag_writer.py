@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Write posed images as a rosbag without ROS: for the demo, for live replay, for sharing."""
 
 from __future__ import annotations
@@ -88,8 +90,9 @@ def frame_stamps_ns(
     start_ns: int = START_NS,
     scene_gap_s: float = 1.0,
 ) -> list[int]:
-    """The stamp of each frame in ns: 1 / ``rate_hz`` after the last, or ``scene_gap_s`` after
-    it where the scene changes.
+    """The stamp of each frame in ns.
+
+    It is 1 / ``rate_hz`` after the last, or ``scene_gap_s`` after it where the scene changes.
 
     Raises:
         BagError: a rate, gap or start that makes no sense.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Images and ground truth from rosbags without ROS: ROS 2 (mcap, db3) and ROS 1 (.bag).
 
 Messages are read by the definitions that rosbags ships, never by those inside the bag: reading

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What every dataset reader shares: the scene it returns, and how frames are taken or left out.
 
 A reader turns one folder into :class:`SceneData`. Frames that cannot be used (no file, no image,

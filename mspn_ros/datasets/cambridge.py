@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Cambridge Landmarks (Kendall et al. 2015): ``dataset_train.txt`` and ``dataset_test.txt``.
 
 After three header lines, each line is ``file X Y Z W P Q R``: the camera centre in metres, and a

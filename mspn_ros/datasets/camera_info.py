@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``sensor_msgs/CameraInfo`` without ROS: what it says of the camera that took the images."""
 
 from __future__ import annotations

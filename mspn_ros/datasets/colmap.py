@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """COLMAP sparse models, text and binary, with the images beside them.
 
 ``images.txt|bin`` hold world-to-camera rotation (w, x, y, z) and translation, in the model's own

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The furniture of synthetic rooms, each piece standing against the wall y = 0 of its builder."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """KITTI odometry (Geiger et al. 2012): ``sequences/NN/image_2`` and ``poses/NN.txt``.
 
 A line of poses is a 3x4 matrix from camera 0 to the sequence's first camera 0, in metres. Every

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """nerfstudio, instant-ngp and Blender: ``transforms.json`` or ``transforms_{train,test,val}.json``.
 
 ``transform_matrix`` is camera-to-world with OpenGL's camera axes (x right, y up, z back), hence

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a synthetic room consists of, and a builder that puts boxes and quads into it.
 
 World axes: x and y along the walls, z up, metres, the origin in a lower corner.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Light and sight in a room of boxes: ray distances, and baked shading of its patches.
 
 The shading is baked once per room into vertex colours (soft light of windows and lamps, ambient

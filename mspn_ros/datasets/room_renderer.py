@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Draws synthetic rooms with PyVista (VTK), off-screen; run by ``synthetic.generate``.
 
 It runs in a process of its own (``python -m mspn_ros.datasets.room_renderer OUT CONFIG``, CONFIG

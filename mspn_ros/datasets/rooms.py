@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Furnished rooms as textured patches: the world that the synthetic scenes are rendered from.
 
 Rooms come in pairs of look-alikes, as two flats across a landing are: a pair shares its palette,

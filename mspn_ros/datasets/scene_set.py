@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Scene sets: which folders are learned or evaluated together, and under which names."""
 
 from __future__ import annotations

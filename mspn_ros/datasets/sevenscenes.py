@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """7Scenes (Shotton et al. 2013): ``seq-NN/frame-NNNNNN.{color.png,pose.txt}`` and two split lists.
 
 ``pose.txt`` is a 4x4 camera-to-world matrix in metres. There are two ground truths for these

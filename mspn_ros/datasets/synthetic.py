@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic scenes: furnished rooms, smooth walks and exact poses, in the 7Scenes layout.
 
 The same configuration gives the same bytes on one machine.

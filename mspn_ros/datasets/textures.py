@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Procedural textures and pictures of the synthetic rooms: NumPy and OpenCV drawing, from a seed.
 
 Everything is smooth or piecewise flat on purpose: fine noise would fill a JPEG with bits that tell

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Poses over time: ground truth looked up at image stamps, and TUM files for other tools."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """TUM RGB-D and plain trajectories: ``rgb.txt`` lists images, ``groundtruth.txt`` poses.
 
 ``groundtruth.txt`` lines are ``stamp tx ty tz qx qy qz qw``: camera-to-world, metres, seconds.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Smooth walks of a camera through a furnished room."""
 
 from __future__ import annotations

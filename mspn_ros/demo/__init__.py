@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``mspn demo``: the packaged model in a real node on a packaged bag, judged.
 
 ``model/`` was trained from scratch on synthetic rooms, ``walk.mcap`` is a held-out walk through

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``Answer``: one frame's truth and estimate side by side, and the tables made of many."""
 
 from __future__ import annotations

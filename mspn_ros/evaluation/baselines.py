@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a localizer must beat: mean pose, nearest frame, retrieval, ridge regression.
 
 All are told the scene. Retrieval and ridge read frozen ImageNet features of the central crop.

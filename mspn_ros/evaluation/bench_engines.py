@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What other engines answer than the plain path does, on frames of the model's scenes."""
 
 from __future__ import annotations
@@ -88,8 +90,9 @@ def _answers(
     split: str,
     progress: Progress,
 ) -> tuple[list[Answer], dict[str, SceneRow]]:
-    """Without a threshold: what is compared is poses and scenes, not how sure they are. Beside them
-    the rows, by name.
+    """Answers without a threshold, and the rows beside them, by name.
+
+    What is compared is poses and scenes, not how sure they are.
     """
     localizer = Localizer.load(model, device, engine=engine)
     answers, _ = evaluate(

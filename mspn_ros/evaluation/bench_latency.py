@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From a frame's bytes to its pose, and how much of it is the network: in this process."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """How answer time, opening and size grow with the number of scenes, on banks made for it.
 
 Weights are random: how long an answer takes does not depend on what they say.

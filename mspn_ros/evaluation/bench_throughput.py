@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Images a second by batch, and how much of the processor's arithmetic that is."""
 
 from __future__ import annotations

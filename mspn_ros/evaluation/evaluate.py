@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation on a dataset: every frame of a split through the Localizer."""
 
 from __future__ import annotations

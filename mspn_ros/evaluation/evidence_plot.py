@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A picture of one answer: what was seen where in the image, and where that puts the camera."""
 
 from __future__ import annotations

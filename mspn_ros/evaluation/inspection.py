@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a reader found in a scene, as numbers and as a picture that shows a wrong convention.
 
 A camera that looks backwards, a mirrored or upside-down world, or y for z as the height hides in

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Each scene in turn added to a model of the others: how good, how quick, and what it does to them.
 
 ``mspn reproduce new-scenes``. The models and the joint one are runs of an ``Experiment``, trained

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What ``mspn bench node`` offers to the node and what it reports: plain records."""
 
 from __future__ import annotations
@@ -20,11 +22,10 @@ Percentiles = dict[str, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Loads to measure: every rate for every size, number of cameras, profile and transport, each
-    for ``seconds``.
+    """Loads to measure: every rate for every size, number of cameras, profile and transport.
 
-    ``transports`` raw, compressed; ``profiles``: who has the Fast DDS profile for large images;
-    ``cameras`` at once; ``sizes`` (width, height) in pixels;
+    Each is kept up for ``seconds``. ``transports`` raw, compressed; ``profiles``: who has the Fast
+    DDS profile for large images; ``cameras`` at once; ``sizes`` (width, height) in pixels;
     ``rates`` in Hz of each camera, or ``max``, which comes last whatever its place: OVERLOAD times
     what the node answered a second at its fastest, or could have by the time it takes for a frame
     when none waits, by all cameras together.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of a result: tracks, error curves, training curves. matplotlib is loaded on demand."""
 
 from __future__ import annotations

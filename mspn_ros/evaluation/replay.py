@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Replay of a bag without ROS: every image through the Localizer, compared with ground truth."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """One self-contained HTML page: facts, tables, pictures; opens anywhere, loads nothing."""
 
 from __future__ import annotations

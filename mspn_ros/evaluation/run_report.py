@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a training run leaves to be seen: settings, curves, errors on the held-out blocks."""
 
 from __future__ import annotations

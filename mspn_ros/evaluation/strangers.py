@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Places that no row is of: whether a model says "unknown" of them."""
 
 from __future__ import annotations

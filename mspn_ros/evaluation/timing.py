@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """How benchmarks measure: everything in turn, medians and tails, and ratios within a round."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Along which rays the cells of an image look: by its own camera, or the best guess of it."""
 
 from __future__ import annotations

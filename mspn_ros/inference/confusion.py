@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """How often scenes would be taken for each other, from what the bank stores of their features."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Which engine runs the backbone: the one asked for, or the fastest that is as good as exact.
 
 An engine that computes something else than the plain path is found out before it answers: both see

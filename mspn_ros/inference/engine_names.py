@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The names of engines; apart from them, so that ``--help`` need not import PyTorch."""
 
 from __future__ import annotations

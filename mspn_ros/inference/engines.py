@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Engines run the backbone: prepared images in, float32 Features out. One small protocol.
 
 ``torch_float32`` is the plain path, which every other is held against. How they are chosen is in

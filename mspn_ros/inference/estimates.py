@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From what the network says of an image to what is told: pose and covariance, or why none."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What an answer was made of: votes and sightings, in the image and in the scene."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """How familiar an image is to the scene that answers: what confidences and covariances go by.
 
 Two or three signs of an image, all by the row of that scene alone, so that other scenes coming

@@ -1,5 +1,6 @@
-"""Whether an image's camera sees as much as that of the training frames did, and what is done if
-it does not.
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an image's camera sees as much as that of the training frames did, and what if not.
 
 A network knows how large things are in its square by the training camera. An image of a wider
 camera is cut to what the training camera would have shown; one of a narrower camera is cut less
@@ -27,8 +28,9 @@ _REMEMBERED = 64
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rectangle of an image in its pixels, from ``left`` and ``top``; the edge is repeated where
-    it reaches beyond the image.
+    """A rectangle of an image in its pixels, from ``left`` and ``top``.
+
+    The edge is repeated where it reaches beyond the image.
     """
 
     left: int
@@ -150,8 +152,9 @@ class TrainingCameras:
         return FieldOfView(f"{text}: cropped less by {less:.2f}", window, True)
 
     def _window(self, own: Intrinsics, seen: Intrinsics, factors: tuple[float, float]) -> Window:
-        """What is left of an image; the principal point comes where the training camera has it, as
-        far as the image reaches.
+        """What is left of an image.
+
+        The principal point comes where the training camera has it, as far as the image reaches.
         """
         width, height = own.width / factors[0], own.height / factors[1]
         middle = (self._view.size - 1) / 2
@@ -207,8 +210,9 @@ class FieldsOfView:
         cameras: Sequence[Intrinsics | None],
         forced: int | None,
     ) -> tuple[list[ImageHW3], list[Intrinsics | None]]:
-        """Images as they are to be shown to the network, and their cameras; as they were where
-        nothing is to be done.
+        """Images as they are to be shown to the network, and their cameras.
+
+        As they were where nothing is to be done.
         """
         shown, taken_by = list(images), list(cameras)
         for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):

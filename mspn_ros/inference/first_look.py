@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The classifier of a large bank in bfloat16: half of the memory to read, and exact all the same.
 
 The product with 100,000 rows takes as long as reading them. A first look in bfloat16 leaves few
@@ -23,8 +25,9 @@ TOLERANCE = 1e-3
 
 
 class Best(NamedTuple):
-    """Of B images: the logits and places of the K likeliest scenes, best first, and the logarithm
-    of the sum over all scenes of exp(logit), float64.
+    """Of B images: the logits and places of the K likeliest scenes, best first.
+
+    And the logarithm of the sum over all scenes of exp(logit), float64.
     """
 
     logit_BK: Tensor

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Whether rows of a scene bank can be served behind a backbone."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A backbone made ready: on a device, behind an engine."""
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ class LoadedBackbone:
     def prepare(
         self, images: Sequence[ImageHW3], cameras: Sequence[Intrinsics | None] | None
     ) -> tuple[list[Tensor], list[Shot]]:
-        """Images and their cameras where known -> (size, size, 3) uint8 on the device, and what
-        they were.
+        """Images and their cameras where known -> (size, size, 3) uint8, and what they were.
+
+        The pixels are on the device.
         """
         shots = [
             Shot(image.shape[0], image.shape[1], camera)

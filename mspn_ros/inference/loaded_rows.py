@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Rows whose heads are loaded: stacked by kind, all of a small bank, the latest of a large one."""
 
 from __future__ import annotations
@@ -90,8 +92,9 @@ class LoadedRows:
         return list({id(group): group for group in self._groups.values()}.values())
 
     def groups(self, scenes: Collection[int]) -> tuple[dict[int, LoadedGroup], dict[int, str]]:
-        """The groups of these scenes, by their places in the bank; of those that cannot be read,
-        why.
+        """The groups of these scenes, by their places in the bank.
+
+        Of those that cannot be read, why.
         """
         if self._rows.whole:
             return self._groups, {}

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``Localizer``: images in, ``PoseEstimate``s out; the node, replay and evaluation share it."""
 
 from __future__ import annotations
@@ -162,8 +164,9 @@ class Localizer:
 
     @property
     def reads_cameras(self) -> bool:
-        """Whether answers may depend on the images' cameras: heads read rays, or the training
-        camera of a row is known, to which images can be cut.
+        """Whether answers may depend on the images' cameras.
+
+        Heads read rays, or the training camera of a row is known, to which images can be cut.
         """
         model = self._model
         if model.read_out is not None and model.read_out.fields_of_view.any_known:
@@ -174,8 +177,9 @@ class Localizer:
     def field_of_view(
         self, camera: Intrinsics | None, height: int, width: int, scene: str | None = None
     ) -> FieldOfView:
-        """What ``localize`` makes of the camera of images that are (height, width) as decoded, with
-        ``scene`` forced or none.
+        """What ``localize`` makes of the camera of images that are (height, width) as decoded.
+
+        ``scene`` is that which is forced, or none.
         """
         read_out = self._in_service
         if read_out is None or (scene and scene not in read_out.index):
@@ -190,9 +194,10 @@ class Localizer:
         camera: Intrinsics | None = None,
         scene: str | None = None,
     ) -> tuple[int, int]:
-        """The least (height, width) to which an image of ``height`` x ``width`` may be scaled while
-        it is decoded: for ``images.decode_compressed``. Larger where only a part of it is seen, see
-        ``field_of_view``.
+        """The least (height, width) to which an image of ``height`` x ``width`` may be scaled.
+
+        While it is decoded: for ``images.decode_compressed``. Larger where only a part of it is
+        seen, see ``field_of_view``.
         """
         margin = _DECODED_MARGIN * self.field_of_view(camera, height, width, scene).enlarged
         resized = self.architecture.view.resized_shape(height, width)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Reads a model directory, and reads it anew beside what is in service."""
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ class UnsettledError(ModelError):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Backbone and rows that belong together; exchanged by one assignment, so that no image meets
-    the rows of one model and the backbone of another. Without ``read_out`` the bank has no scene.
+    """Backbone and rows that belong together.
+
+    They are exchanged by one assignment, so that no image meets the rows of one model and the
+    backbone of another. Without ``read_out`` the bank has no scene.
     """
 
     backbone: LoadedBackbone
@@ -170,8 +174,10 @@ class ModelReader:
 def _trip(
     backbone: LoadedBackbone, read_out: ReadOut, before: OneTrip | None
 ) -> tuple[OneTrip | None, str]:
-    """The captured way, and what to say of it; none on a CPU, where calls cost little beside work,
-    nor for the plain path and for rows that are read on demand.
+    """The captured way, and what to say of it.
+
+    None on a CPU, where calls cost little beside work, nor for the plain path and for rows that
+    are read on demand.
     """
     if backbone.device.type != "cuda" or backbone.engine.name == PLAIN:
         return None, ""

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Notices that the files of a model directory have changed, whichever way."""
 
 from __future__ import annotations

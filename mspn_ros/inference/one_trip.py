@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From prepared images to answers in one step on the device, and one small array back.
 
 The step is a function of buffers that stay where they are: images, rays, what is known of scenes

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The backbone on a CPU by OpenVINO.
 
 Batch normalisation is folded into convolutions, layers are fused, and memory is laid out for the

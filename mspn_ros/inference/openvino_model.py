@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A backbone as OpenVINO takes it, converted here or in a process of its own.
 
 The optional part of the package that extra openvino brings.
@@ -31,8 +33,10 @@ _APART_S = 300.0
 
 @contextmanager
 def _telemetry_off() -> Iterator[None]:
-    """OpenVINO reports its imports to its makers, unless it cannot import what does that: a robot
-    has nothing to tell them, and should not wait for a network.
+    """Keeps OpenVINO from reporting its imports to its makers.
+
+    It does, unless it cannot import what does that: a robot has nothing to tell them, and should
+    not wait for a network.
     """
     before = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
@@ -126,8 +130,10 @@ def _convert_apart(folder: Path) -> None:
 
 
 def _forget_traces() -> None:
-    """PyTorch keeps the types of all that was ever traced, and weights with them: a process that
-    loads model after model would grow by it each time. Its own tests forget them so.
+    """Forget what PyTorch keeps of models that were traced, as its own tests do.
+
+    It keeps the types of all that was ever traced, and weights with them: a process that loads
+    model after model would grow by it each time.
     """
     with suppress(AttributeError):
         torch._C._jit_clear_class_registry()

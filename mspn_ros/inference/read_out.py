@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From features to poses: classifier, heads and coding of all scenes in service."""
 
 from __future__ import annotations

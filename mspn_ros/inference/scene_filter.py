@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Which scene a camera is in, judged over successive frames: a recursive Bayes filter."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The scene classifier of a whole bank as one matrix, padded so that scenes can be added."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The rows of a bank that a backbone can serve: all read when it is opened, or when asked for."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The rows in service as tensors that stay where they are, however the bank changes.
 
 A captured graph reads memory, not objects: rows that are added or exchanged are copied to where the

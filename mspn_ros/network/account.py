@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the network costs in parameters, counted from its own tensors."""
 
 from __future__ import annotations

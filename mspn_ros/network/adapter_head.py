@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Heads with an adapter: a scene's own small change to what the shared backbone says.
 
 A new scene's row is learned on a backbone that never saw the scene. What its head reads is bent a

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The shared backbone: any torchvision classifier without its classifier, pooled to F numbers."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Feature maps of the backbone, fused into one vector for each square of the image.
 
 Cells are the larger squares, of 32 or 16 pixels, places those of 8.

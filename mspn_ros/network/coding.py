@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From poses to the numbers a head regresses, and back: one place for training and the robot.
 
 Each scene has an offset and a scale of positions and a reference rotation. The paper's recipe is
@@ -75,9 +77,9 @@ class PoseCoding:
     def encode(
         self, position_B3: Tensor, quaternion_B4: Tensor, scene_B: Tensor, parameters: int
     ) -> Tensor:
-        """Poses -> (B, P) float32 targets: position, then log-quaternion (P = 6, half angle) or
-        quaternion with w >= 0 (P = 7), relative to the scene's reference.
+        """Poses -> (B, P) float32 targets: position, then rotation, from the scene's reference.
 
+        The rotation is a log-quaternion (P = 6, half angle) or a quaternion with w >= 0 (P = 7).
         P = 12 has the rotation's matrix row by row, and gives the position in the reference's
         axes, too: what a cell says of directions and of places is then said in one frame.
         """

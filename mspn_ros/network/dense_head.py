@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The dense head: every cell of the image votes for the pose, and the votes are joined in one step.
 
 A scene's matrix (8 x D and a bias) is applied to each cell. A cell says in which direction of the

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The kinds of scene heads, the classifier, and the one place that builds a head by its kind.
 
 Nothing outside network/ knows which head a row of the scene bank holds. To add a kind, write a

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The landmark head: finds known points of the scene in the image; votes say where to start.
 
 A scene has up to K landmarks, each a point and a key. A landmark is seen at the place of the image

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The paper's losses, equations 2, 3 and 4, and those of votes and sightings.
 
 Norms sum over components; batches are averaged.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Multi-Scene PoseNet: a shared backbone, a scene classifier, a database of scene heads."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Poses from landmarks and the directions in which they are seen, batched and in constant time.
 
 Refining is a few hundred steps on small arrays, which take PyTorch longer to call than to compute.
@@ -76,8 +78,10 @@ def _refined(
     weight_BM: Any,
     error_B2: Any,
 ) -> tuple[Any, Any, Any]:
-    """See ``refine_pose``. Steps are counted in the camera's axes: what sightings add up to is then
-    the same linear function of them for all rotations.
+    """See ``refine_pose``.
+
+    Steps are counted in the camera's axes: what sightings add up to is then the same linear
+    function of them for all rotations.
     """
     to_normal, to_cross, to_held, identity_33, identity_66 = _tables(xp, start_B33)
     held_B6 = (_SIGHTING_ERROR / (error_B2.clip(min=_LEAST_ERROR) @ to_held)) ** 2
@@ -182,8 +186,9 @@ def _solved(xp: Any, matrix_B66: Any, right_B6: Any) -> Any:
 
 
 def _covariance(xp: Any, hessian_B66: Any, rotation_B33: Any) -> Any:
-    """Of position, then rotation, about the scene's axes; the Hessian has rotation first, and the
-    camera's axes.
+    """Of position, then rotation, about the scene's axes.
+
+    The Hessian has rotation first, and the camera's axes.
     """
     inverse_B66 = np.linalg.inv(hessian_B66) if xp is np else torch.linalg.inv_ex(hessian_B66)[0]
     nothing_B33 = xp.zeros_like(rotation_B33)

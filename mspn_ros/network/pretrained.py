@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Weights that a backbone starts from: ImageNet's by name, or a file of tensors."""
 
 from __future__ import annotations

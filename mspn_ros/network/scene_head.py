@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What every scene head is: all scenes' small tensors in one, gathered by scene."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Everything ROS: parameters, messages, the localizer node, the live bag player and collector."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A camera for the benchmark, in a process of its own: its Python shall not hold up who measures.
 
     python -m mspn_ros.node.bench_camera TOPIC raw|compressed FOLDER

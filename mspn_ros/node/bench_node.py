@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the node makes of a camera's frames: through DDS, at given rates and far above capacity."""
 
 from __future__ import annotations
@@ -46,8 +48,7 @@ _WARM_UP_HZ, _WARM_UP_S = 30.0, 1.5
 def bench_node(
     model: Path, plan: Plan, device: str, engine: str, progress: Progress
 ) -> list[NodeResult]:
-    """Start a node of ``model`` for each transport, profile and number of cameras, and measure it
-    under every load of ``plan``.
+    """Measure a node of ``model`` for each transport, profile and number of cameras.
 
     Images come from a process of their own and answers are taken here. The node answers each
     image with a pose (``min_confidence`` 0). Everything runs in a ROS domain of this process's

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Which camera's answer speaks for the robot, where it has several."""
 
 from __future__ import annotations
@@ -40,9 +42,9 @@ class BestAnswer:
         self._published: Answered | None = None
 
     def choose(self, answered: Sequence[Answered], now_s: float) -> Answered | None:
-        """Of new answers, at most one of each camera, the one to publish; None if what another
-        camera answered before is better, or is of a later image.
+        """Of new answers, at most one of each camera, the one to publish.
 
+        None if what another camera answered before is better, or is of a later image.
         ``now_s``: seconds of a steady clock.
         """
         for answer in answered:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Listens to what the camera driver says of the camera that takes the images."""
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from mspn_ros.datasets.camera_info import intrinsics_of, is_rectified
-from mspn_ros.node.qos import Mismatches, image_qos
+from mspn_ros.node.interface import CAMERA_INFO
+from mspn_ros.node.qos import Mismatches
 from mspn_ros.records import Intrinsics
 
 
@@ -31,7 +34,7 @@ class CameraListener:
         self._subscription = None
         if topic:
             self._subscription = qos.subscription(
-                CameraInfo, topic, image_qos("best_effort"), self._keep
+                CameraInfo, topic, CAMERA_INFO.qos.profile(), self._keep
             )
         self.topic = self._subscription.topic_name if self._subscription is not None else ""
 
@@ -54,8 +57,10 @@ class CameraListener:
             self._latest = serialized
 
     def camera(self, height: int, width: int) -> Intrinsics | None:
-        """The camera of an image that was decoded to this size; None where nothing usable is known
-        of it. It is of the size as sent."""
+        """The camera of an image that was decoded to this size; None where nothing usable is known.
+
+        It is of the size as sent.
+        """
         with self._lock:
             latest = self._latest
         if latest is None:

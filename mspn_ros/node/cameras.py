@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The cameras of one node: what is configured of each, and its subscriptions."""
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.node.camera_info import CameraListener
+from mspn_ros.node.interface import image_qos
 from mspn_ros.node.parameters import camera_names, read_camera_parameter
-from mspn_ros.node.qos import Mismatches, image_qos
+from mspn_ros.node.qos import Mismatches
 
 
 @dataclass(frozen=True, slots=True)

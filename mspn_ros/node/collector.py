@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a localizer publishes, recorded beside what was sent to it."""
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import String
 
+from mspn_ros.node.interface import ANSWER, SCENES
 from mspn_ros.node.messages import stamp_to_ns
-from mspn_ros.node.qos import ANSWERS, LATCHED
 from mspn_ros.records import Pose
 
 
@@ -64,12 +66,12 @@ class Collector:
         # By name, the statuses of a node's cameras where it has several.
         self.cameras: dict[str, dict[str, str]] = {}
         for message_type, topic, callback, qos in (
-            (String, f"{namespace}/scenes", self._on_catalogue, LATCHED),
-            (String, f"{namespace}/answer", self._on_answer, ANSWERS),
-            (PoseStamped, f"{namespace}/pose", self._on_pose, ANSWERS),
-            (DiagnosticArray, "/diagnostics", self._on_diagnostics, ANSWERS),
+            (String, f"{namespace}/scenes", self._on_catalogue, SCENES.qos),
+            (String, f"{namespace}/answer", self._on_answer, ANSWER.qos),
+            (PoseStamped, f"{namespace}/pose", self._on_pose, ANSWER.qos),
+            (DiagnosticArray, "/diagnostics", self._on_diagnostics, ANSWER.qos),
         ):
-            node.create_subscription(message_type, topic, callback, qos)
+            node.create_subscription(message_type, topic, callback, qos.profile())
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(node)
         self._running = True

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What /diagnostics says: every text with its level, cause and remedy (docs/diagnostics.md)."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the node says about itself on /diagnostics, from plain values."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The frames of one turn after the other: from serialized images to published answers."""
 
 from __future__ import annotations
@@ -243,8 +245,9 @@ class Frames:
         return estimates
 
     def _turn_stamp_s(self, decoded: Sequence[_Decoded]) -> float:
-        """For the filter: of the newest frame, and later than the turn's before, if that was of
-        other cameras.
+        """For the filter: of the newest frame.
+
+        And later than the turn's before, if that was of other cameras.
         """
         stamp_s = max(frame.stamp_ns for frame in decoded) / 1e9
         if len(self._cameras) > 1 and 0 <= self._filtered_s - stamp_s < _DISORDER_S:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Live replay: a bag played over DDS into a real localizer, and what it answers."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A live replay's records as the evaluation room's answers: the same tables as everywhere."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The localizer node: camera images in, the topics of the ROS interface out.
 
     mspn localize --model M
@@ -28,6 +30,7 @@ from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.cameras import Camera, read_cameras
 from mspn_ros.node.diagnostics import CameraStatus, DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.frames import Frames
+from mspn_ros.node.interface import DIAGNOSTICS, RELOAD
 from mspn_ros.node.managed import ManagedNode
 from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import (
@@ -82,14 +85,16 @@ class LocalizerNode(ManagedNode):
             post_callback=self._on_time_jump,
         )
         self.add_on_set_parameters_callback(self._check_scenes)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, DIAGNOSTICS.name, DIAGNOSTICS.qos.profile()
+        )
         # Steady, so that the node speaks while simulated time stands still.
         self.create_timer(
             read_parameter(self, "diagnostics_period"),
             self._publish_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
-        self.create_service(Trigger, "~/reload", self._on_reload)
+        self.create_service(Trigger, f"~/{RELOAD.name}", self._on_reload)
 
     def release(self) -> None:
         """Stop taking frames and let the model and the topics go; safe in any state."""
@@ -151,8 +156,10 @@ class LocalizerNode(ManagedNode):
         self.get_logger().info(f"active: takes {', '.join(topics)}")
 
     def _take_in(self) -> None:
-        """Tell of the scenes that a reload has left in service; on the reload's thread, since a
-        catalogue may be long. One that is not active tells when it is activated.
+        """Tell of the scenes that a reload has left in service.
+
+        On the reload's thread, since a catalogue may be long. One that is not active tells when it
+        is activated.
         """
         outputs, localizer, executor = self._outputs, self._localizer, self.executor
         if outputs is not None and localizer is not None and self._cameras:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Starts the localizer node in this process, and ends it on a signal."""
 
 from __future__ import annotations

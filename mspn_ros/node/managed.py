@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A lifecycle node that tells why a transition fails, and goes on after any request."""
 
 from __future__ import annotations

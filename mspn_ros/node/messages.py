@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Between ROS messages and the project's plain records. Nothing here knows a node."""
 
 from __future__ import annotations

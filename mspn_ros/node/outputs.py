@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the node publishes about the frames: the topics of the ROS interface, in their order."""
 
 from __future__ import annotations
@@ -5,13 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
-from rclpy.qos import QoSProfile
 from std_msgs.msg import Int32, String
 
 from mspn_ros.inference.catalogue import SceneInfo
+from mspn_ros.node import interface
 from mspn_ros.node.messages import answer_json, catalogue_json, pose_stamped, pose_with_covariance
-from mspn_ros.node.qos import ANSWERS, LATCHED, OUTPUT, Mismatches
+from mspn_ros.node.qos import Mismatches
 from mspn_ros.records import PoseEstimate
 
 
@@ -27,24 +28,23 @@ class Outputs:
         self._node, self._qos = node, qos
         self._publishers: list[Any] = []
         try:
-            self._pose = self._create(PoseStamped, "pose")
-            self._pose_with_covariance = self._create(
-                PoseWithCovarianceStamped, "pose_with_covariance"
-            )
-            self._scene_id = self._create(Int32, "scene_id")
-            self._scene = self._create(String, "scene")
-            self._answer = self._create(String, "answer", ANSWERS)
-            self._catalogue = self._create(String, "scenes", LATCHED)
+            self._pose = self._create(interface.POSE)
+            self._pose_with_covariance = self._create(interface.POSE_WITH_COVARIANCE)
+            self._scene_id = self._create(interface.SCENE_ID)
+            self._scene = self._create(interface.SCENE)
+            self._answer = self._create(interface.ANSWER)
+            self._catalogue = self._create(interface.SCENES)
             self._probabilities = self._create_probabilities()
             self._camera_poses = {
-                name: self._create(PoseStamped, f"{name}/pose") for name in cameras
+                name: self._create(interface.CAMERA_POSE, name) for name in cameras
             }
         except BaseException:
             self.destroy()
             raise
 
-    def _create(self, message_type: Any, topic: str, qos: QoSProfile = OUTPUT) -> Any:
-        publisher = self._qos.publisher(message_type, topic, qos)
+    def _create(self, topic: interface.Topic, camera: str = "") -> Any:
+        name = topic.name.format(camera=camera)
+        publisher = self._qos.publisher(topic.message_type, name, topic.qos.profile())
         self._publishers.append(publisher)
         return publisher
 
@@ -94,14 +94,13 @@ class Outputs:
     def _create_probabilities(self) -> Any:
         # Not among the ROS 2 wheels; its absence costs this topic only.
         try:
-            from vision_msgs.msg import Classification
+            return self._create(interface.SCENE_PROBABILITIES)
         except ImportError:
             self._node.get_logger().info(
                 "vision_msgs is not installed: scene_probabilities is not published "
                 "(apt install ros-$ROS_DISTRO-vision-msgs)"
             )
             return None
-        return self._create(Classification, "scene_probabilities")
 
 
 def _classification(header: Any, estimate: PoseEstimate) -> Any:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: one table that declarations, checks and the README are made from."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A localizer node in its own process, started and ended by whoever needs one."""
 
 from __future__ import annotations

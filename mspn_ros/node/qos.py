@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Quality of service: what topics have, how a user changes it, and who does not go with it."""
 
 from __future__ import annotations
@@ -29,30 +31,12 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverriding
 from mspn_ros.node.parameters import given_at_start
 from mspn_ros.records import ConfigError
 
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-# Answers are the record of what was done with each frame: a slow reader should not miss one.
-ANSWERS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-OUTPUT = QoSProfile(depth=10)
-
 _MOST_DEPTH = 1000
 _NAMELESS = "someone"
 # Endpoints that are named of one topic.
 _MOST_TOLD = 3
 _POLICIES = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
 _PREFIX = "qos_overrides."
-
-
-def image_qos(reliability: str) -> QoSProfile:
-    """Depth 1 (a queue only ages the frames), ``best_effort`` or ``reliable``."""
-    policies = {
-        "best_effort": ReliabilityPolicy.BEST_EFFORT,
-        "reliable": ReliabilityPolicy.RELIABLE,
-    }
-    return QoSProfile(depth=1, reliability=policies[reliability])
 
 
 class _Topic(NamedTuple):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Takes in a model that has changed while the node runs, beside the frames."""
 
 from __future__ import annotations

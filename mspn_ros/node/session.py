@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What live replay and the benchmark share: a node of their own, and a localizer's counts."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What images' stamps say: whether a frame follows those before, how old it is, whose clock."""
 
 from __future__ import annotations

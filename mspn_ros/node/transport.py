@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Environment variables that decide how ROS 2 messages travel; to be set before rclpy starts."""
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ def loopback_environment() -> dict[str, str]:
 
 
 def process_environment(profile: bool) -> dict[str, str]:
-    """This process's environment for another one, with the Fast DDS transports that are set here,
-    or with those that Fast DDS takes by itself.
+    """This process's environment for another one.
+
+    With the Fast DDS transports that are set here, or with those that Fast DDS takes by itself.
     """
     left_out = () if profile else _TRANSPORT_VARIABLES
     return {name: value for name, value in os.environ.items() if name not in left_out}

@@ -1,5 +1,8 @@
-"""The newest frame only: a slot for one message of each camera, one thread that processes what is
-in them, and the counts.
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The newest frame only.
+
+A slot for one message of each camera, one thread that processes what is in them, and the counts.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ STAGES = ("waiting", "decode", "localize", "publish")
 
 
 class Milestones(NamedTuple):
-    """When an answered frame had been decoded and when localized, with those that are localized
-    together with it; in ``time.monotonic`` seconds.
+    """When an answered frame had been decoded and when localized; ``time.monotonic`` seconds.
+
+    Together with those that are localized with it.
     """
 
     decoded_s: float

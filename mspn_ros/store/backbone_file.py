@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``backbone.safetensors``: the shared weights, their architecture, and the id of both."""
 
 from __future__ import annotations

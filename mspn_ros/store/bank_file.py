@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The SQLite file that a scene bank is: opened with care, checked before it is written.
 
 SQLite because adding or removing a scene is one transaction, a crash loses nothing, a running
@@ -52,6 +54,7 @@ _File = TypeVar("_File", bound="BankFile")
 
 
 def text_of(content: bytes) -> str:
+    """Text as SQLite stores it, also where it is no UTF-8."""
     return content.decode(errors="surrogateescape")
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The index of a scene bank: what is read of all rows when it is opened, and checked."""
 
 from __future__ import annotations

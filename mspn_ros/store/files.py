@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Writing files so that a crash or a full disk leaves the old or the new one, never a torn one."""
 
 from __future__ import annotations

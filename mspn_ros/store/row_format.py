@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """How a ``SceneRow`` becomes columns and comes back: names, bytes, checksums.
 
 The columns of the index come first, classifier row included: SQLite reads the first columns of a

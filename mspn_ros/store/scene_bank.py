@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """``scenes.db``: the scene bank, one SQLite row per scene.
 
 The file itself: bank_file.py. What a row is: row_format.py.

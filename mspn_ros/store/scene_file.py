@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """One scene in one file, to send to another robot: a row of the bank as safetensors.
 
 The tensors have the names and types that they have in the bank, the classifier's weights among

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Crop or warp, rays, turned label and colour of training images.
 
 What is random is drawn first, on the CPU and for the whole batch, then done in batches on the

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Which images make up each batch of an epoch; the next is made while the last is learned."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The image cache: every image decoded and resized once, then memory-mapped by all later runs.
 
 One pack per scene and split, named by what is in it: the content of every image file, the size,

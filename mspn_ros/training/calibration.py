@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a row learns from its held-out frames: what is usual there, and how large errors are."""
 
 from __future__ import annotations

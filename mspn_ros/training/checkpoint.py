@@ -1,5 +1,9 @@
-"""Checkpoints: network, loss weights and optimizers as named tensors, without pickle; and what
-makes two runs the same run."""
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: network, loss weights and optimizers as named tensors, without pickle.
+
+And what makes two runs the same run.
+"""
 
 from __future__ import annotations
 

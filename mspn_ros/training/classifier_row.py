@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A new scene's row of the classifier, learned beside rows that stay as they are.
 
 On a robot the other scenes' images are gone: features drawn from what their rows store of them

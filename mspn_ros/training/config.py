@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The training configuration: frozen dataclasses are the one place of every default.
 
 A YAML file names what differs; ``config/paper.yaml`` and ``config/default.yaml`` are the presets.

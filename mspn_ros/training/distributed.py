@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """One process or many: what a training process must know of the others under ``torchrun``.
 
 torchrun --nproc_per_node 4 -m mspn_ros train default --scenes ... --output runs/four

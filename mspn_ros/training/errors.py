@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Errors on training images as they come: for the progress display and the history."""
 
 from __future__ import annotations

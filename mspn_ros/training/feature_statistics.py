@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a row keeps of its training frames' features, and features drawn from what was kept.
 
 A robot has no images of the scenes that it was given; what a new scene's classifier is learned

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a frozen backbone says of augmented views of all training images, computed once."""
 
 from __future__ import annotations

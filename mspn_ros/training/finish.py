@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """From a trained network to a model directory: backbone file and one bank row per scene."""
 
 from __future__ import annotations

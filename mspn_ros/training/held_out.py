@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """How the network does on frames it was not trained on, and its features' statistics."""
 
 from __future__ import annotations

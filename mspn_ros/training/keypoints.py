@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Keypoints of training images, and which of two images show the same thing.
 
 RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012) by OpenCV. It is needed in training only: the

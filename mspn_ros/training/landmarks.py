@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Landmarks: points of a scene that can be found again in its training images.
 
 From the frames' known poses alone: keypoints matched between neighbouring frames are triangulated;

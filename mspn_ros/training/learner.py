@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Network and loss as one module: a batch in, its loss out; and the optimizers of its parts."""
 
 from __future__ import annotations

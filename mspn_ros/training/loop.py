@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The training loop: one process or many, resumable at any step, the same weights by seed.
 
 mspn train default --scenes kitchen=data/redkitchen desk=data/fr1_rpy --output runs/two

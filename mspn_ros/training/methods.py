@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The networks that the paper compares, all under one loop: a registry with one config each.
 
 A method is a small YAML file laid over a preset: ``mspn train paper --method naive ...``. F = 2048

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """A scene for a model that is there already: a new row on the frozen backbone.
 
 The backbone is run once over augmented views of the scene's images; the head then learns from
@@ -265,8 +267,10 @@ class SceneAdder:
         return total / len(views)
 
     def _held_out(self) -> HeldOut | None:
-        """The head's errors on the held-out blocks; a landmark head learns first how far its
-        votes are off there."""
+        """The head's errors on the held-out blocks.
+
+        A landmark head learns first how far its votes are off there.
+        """
         trainer, val, seen = self.trainer, self.trainer.val_samples, self._val_features
         if val is None:
             return None

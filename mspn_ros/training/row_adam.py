@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Adam for stacked rows: rows without a gradient in a batch stay exactly as they are."""
 
 from __future__ import annotations

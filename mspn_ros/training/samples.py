@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Training samples: poses and labels of frames beside their cached images; validation blocks."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Where the landmarks of each training image's scene are, as the network is shown the image."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What is told of a training run while it goes on, and how it is fetched without waiting."""
 
 from __future__ import annotations

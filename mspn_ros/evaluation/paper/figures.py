@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The paper's figures 2 and 3 on any scene set."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What the paper printed, as numbers; cells that are missing or unreadable there are absent."""
 
 from __future__ import annotations

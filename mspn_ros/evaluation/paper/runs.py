@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The training runs behind the tables: each is done once, then recognized by its configuration."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """What a preset gains over the paper's recipe, setting by setting: each is turned back alone."""
 
 from __future__ import annotations

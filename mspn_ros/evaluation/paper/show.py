@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """Tables of the paper's experiments as text: cells for the terminal, Markdown for documents."""
 
 from __future__ import annotations

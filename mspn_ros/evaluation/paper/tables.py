@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
 """The paper's tables as lists of runs, and what is printed beside its own numbers."""
 
 from __future__ import annotations
