@@ -244,6 +244,8 @@ class LocalizerNode(LifecycleNode):
         if localizer is not None and not read_parameter(self, "model"):
             warnings.append(f"{self._model_text()}; set the parameter model")
             self._log_throttled("demo", warnings[-1])
+        if localizer is not None and localizer.engine_trouble:
+            warnings.append(localizer.engine_trouble)
         status = NodeStatus(
             name=self.get_fully_qualified_name(),
             state=self._state_machine.current_state[1],
