@@ -49,12 +49,19 @@ def make_row(network: MSPN, index: int, name: str, backbone_id: str) -> SceneRow
 
 
 def make_tiny_model(
-    path: Path, scenes: Sequence[str] = ("hall", "lab"), seed: int = 0, pose_parameters: int = 6
+    path: Path,
+    scenes: Sequence[str] = ("hall", "lab"),
+    seed: int = 0,
+    pose_parameters: int = 6,
+    crop: int = 64,
 ) -> Path:
-    """A model directory with a random MobileNetV3-small on 64 x 64 images and one row a scene."""
+    """A model directory with a random MobileNetV3-small and one row a scene.
+
+    ``crop``: the side of what the network sees.
+    """
     torch.manual_seed(seed)
     architecture = Architecture(
-        "mobilenet_v3_small", pose_parameters=pose_parameters, resize=72, crop=64
+        "mobilenet_v3_small", pose_parameters=pose_parameters, resize=crop + 8, crop=crop
     )
     network = MSPN(architecture, len(scenes))
     # Batch statistics of varied pictures: without them a random network's features hardly differ.

@@ -6,22 +6,26 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.cell_rays import Shot
 from mspn_ros.inference.engine_names import AUTO, check_engine_name
+from mspn_ros.inference.engine_recovery import EngineRecovery
 from mspn_ros.inference.engines import choose_device
 from mspn_ros.inference.estimates import estimate_of, unless_close
 from mspn_ros.inference.evidence import Evidence, gather_evidence
 from mspn_ros.inference.field_of_view import FieldOfView, unchecked
 from mspn_ros.inference.loaded_backbone import LoadedBackbone
-from mspn_ros.inference.model_reader import ModelReader
-from mspn_ros.inference.read_out import ReadOut
+from mspn_ros.inference.model_reader import LoadedModel, ModelReader
+from mspn_ros.inference.read_out import Answer, Prior, ReadOut
 from mspn_ros.inference.reloaded import Reloaded, compare
-from mspn_ros.inference.scene_logits import SceneLogits
+from mspn_ros.inference.scene_logits import Allowed, SceneLogits
 from mspn_ros.inference.served_rows import WHOLE_BYTES
 from mspn_ros.network.backbone import Architecture
 from mspn_ros.records import (
@@ -30,6 +34,7 @@ from mspn_ros.records import (
     ConfigError,
     ImageHW3,
     Intrinsics,
+    MspnError,
     PoseEstimate,
     SceneRow,
     listing,
@@ -44,7 +49,7 @@ _DECODED_MARGIN = 3.3
 class Localizer:
     """A loaded model. ``localize`` is deterministic: the same image gives the same answer.
 
-    ``reload`` may run on another thread than ``localize``.
+    ``reload`` and ``recover`` may run on another thread than ``localize``.
     """
 
     def __init__(
@@ -64,11 +69,12 @@ class Localizer:
         """
         check_engine_name(engine)
         self.model_dir = model_dir
-        self.device, self._device_reason = choose_device(device)
+        chosen, self._device_reason = choose_device(device)
         self.bank_version = 1
         self._reading = threading.Lock()
-        self._reader = ModelReader(model_dir, self.device, engine, whole_bytes)
+        self._reader = ModelReader(model_dir, chosen, engine, whole_bytes)
         self._model = self._reader.read(None)
+        self._recovery = EngineRecovery(self._reader)
 
     @classmethod
     def load(
@@ -112,6 +118,30 @@ class Localizer:
         exchanged = model.backbone is not before.backbone
         return compare(before.index, model.index, self.backbone_id if exchanged else "")
 
+    def recover(self) -> str:
+        """Put another engine in the place of one that fails; bring it back once it works.
+
+        The result says what was done, "" for nothing. Takes no time while all is well; to be
+        called now and then, beside ``localize``.
+        """
+        with self._reading:
+            recovered = self._recovery.step(self._model, time.monotonic())
+            if recovered is None:
+                return ""
+            if recovered.model is not None:
+                self._model = recovered.model
+            return recovered.text
+
+    @property
+    def engine_trouble(self) -> str:
+        """Why another engine serves than was wanted, or none; empty where all is well."""
+        return self._recovery.trouble
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._model.backbone.device
+
     @property
     def _in_service(self) -> ReadOut | None:
         return self._model.read_out
@@ -146,7 +176,8 @@ class Localizer:
         """Which device, which engine, and why these."""
         reasons = (self._model.backbone.engine_reason, self._model.trip_reason)
         reason = "; ".join(filter(None, reasons))
-        return f"{self.device}: {self._device_reason}; {self.engine}: {reason}"
+        why_here = self._recovery.trouble or self._device_reason
+        return f"{self.device}: {why_here}; {self.engine}: {reason}"
 
     @property
     def refused(self) -> dict[str, str]:
@@ -276,11 +307,30 @@ class Localizer:
                 return [unknown] * len(images)
         index = model.read_out.index
         places = {index[name]: more for name, more in (prior or {}).items() if name in index}
-        answers = model.answers(images, cameras, forced, places, only)
+        answers = self._answers(model, images, cameras, forced, places, only)
         estimates = [
             estimate_of(model.read_out, answer, forced, min_confidence) for answer in answers
         ]
         return [unless_close(e, min_margin) for e in estimates] if forced is None else estimates
+
+    def _answers(
+        self,
+        model: LoadedModel,
+        images: Sequence[ImageHW3],
+        cameras: Sequence[Intrinsics | None] | None,
+        forced: int | None,
+        prior: Prior,
+        allowed: Allowed | None,
+    ) -> list[Answer]:
+        try:
+            answers = model.answers(images, cameras, forced, prior, allowed)
+        except MspnError:
+            raise  # of what was asked, not of the engine
+        except Exception as error:
+            self._recovery.failed(error)
+            raise
+        self._recovery.answered()
+        return answers
 
     def evidence(
         self, image: ImageHW3, scene: str | None = None, camera: Intrinsics | None = None

@@ -103,6 +103,8 @@ class ModelReader:
     ) -> None:
         self._model_dir, self._device, self._whole_bytes = model_dir, device, whole_bytes
         self._engine = engine
+        # Whether a model of it serves already, beside which all others are made.
+        self._serves = False
         self._backbone_stamp: tuple[int, ...] | None = None
         self._doubted: tuple[tuple[int, ...] | None, float] = None, 0.0
 
@@ -140,14 +142,35 @@ class ModelReader:
         if not same:
             model.warm_up()
         self._backbone_stamp, self._doubted = stamp, (None, 0.0)
+        self._serves = True
         return model
+
+    @property
+    def placement(self) -> tuple[torch.device, str]:
+        """Device and engine that models are made for."""
+        return self._device, self._engine
+
+    def renewed(self, device: torch.device, engine: str) -> LoadedModel:
+        """The model as it is on disk, made anew for another device or engine.
+
+        ``read`` keeps to these from then on.
+
+        Raises:
+            Exception: as ``read``, or whatever the device says; nothing has changed then.
+        """
+        before, (self._device, self._engine) = self.placement, (device, engine)
+        try:
+            return self.read(None)
+        except BaseException:
+            self._device, self._engine = before
+            raise
 
     def _backbone(self, before: LoadedModel | None) -> LoadedBackbone:
         """That of the file, or of ``before`` if it is the same: an engine is dear to make."""
         read = load_backbone(self._model_dir)
         if before is not None and read[1] == before.backbone.identity:
             return before.backbone
-        return LoadedBackbone(*read, self._device, self._engine, apart=before is not None)
+        return LoadedBackbone(*read, self._device, self._engine, apart=self._serves)
 
     def _settled_rows(
         self, backbone: LoadedBackbone, before: LoadedModel | None, patient: bool

@@ -13,6 +13,7 @@ from typing import Any
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
+from mspn_ros.inference.engine_recovery import reason_of
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node.best_answer import Answered, BestAnswer
@@ -29,7 +30,7 @@ from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import allowed_scenes, read_parameter
 from mspn_ros.node.stamps import ClockOffset, StampOrder, staleness
 from mspn_ros.node.worker import Milestones
-from mspn_ros.records import ImageHW3, Intrinsics, MspnError, PoseEstimate, RosError
+from mspn_ros.records import ImageHW3, Intrinsics, PoseEstimate, RosError
 
 # Cameras of one robot stamp their images within this of each other, in seconds: a turn's frames
 # may be a little older than those of the turn before.
@@ -298,9 +299,7 @@ class Frames:
         return 1.0
 
     def _reject(self, camera: Camera, header: Any, cause: str, error: Exception) -> str:
-        reason = str(error).partition("\n")[0]
-        if not isinstance(error, MspnError):
-            reason = f"{type(error).__name__}: {reason}"
+        reason = reason_of(error)
         self._outputs.publish_rejection(header, camera.label, cause, reason)
         self._log(cause, f"frame on {camera.topic} rejected ({cause}): {reason}")
         return cause

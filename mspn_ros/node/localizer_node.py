@@ -249,6 +249,8 @@ class LocalizerNode(ManagedNode):
             warnings.append(f"{self._model_text()}; set the parameter model")
             self._log_throttled("demo", warnings[-1])
         warnings += self._trouble_with_scenes() + self._trouble_with_time()
+        if localizer is not None and localizer.engine_trouble:
+            warnings.append(localizer.engine_trouble)
         status = NodeStatus(
             name=self.get_fully_qualified_name(),
             state=self.state,

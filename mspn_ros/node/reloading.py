@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: 2026 mspn_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Takes in a model that has changed while the node runs, beside the frames."""
+"""Keeps a good model in service while the node runs, beside the frames.
+
+Takes in one that has changed, and puts another engine in the place of one that fails.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from typing import Any
 
 from rclpy.task import Future
 
+from mspn_ros.inference.engine_recovery import reason_of
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.model_reader import UnsettledError
 from mspn_ros.inference.model_watch import ModelWatch
 from mspn_ros.inference.reloaded import Reloaded
-from mspn_ros.records import MspnError
 
 # Seconds between two looks at the model's files.
 _LOOK_S = 0.2
@@ -25,7 +28,7 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 0.4, 30.0
 
 
 class Reloading:
-    """Watches a localizer's model and reloads it, on a thread of its own.
+    """Watches a localizer's model and engine and reloads or replaces them, on a thread of its own.
 
     Neither the executor nor the frames wait for it. ``trouble`` says why the model as it is on
     disk is not in service; empty where it is.
@@ -78,6 +81,19 @@ class Reloading:
                 if changed:
                     self._retry_s = _FIRST_RETRY_S
                 self._answer(asked, *self._reload(patient=not asked))
+            self._recover()
+
+    def _recover(self) -> None:
+        logger = self._node.get_logger()
+        try:
+            text = self._localizer.recover()
+            if text and self._running:
+                self._take_in()
+        # Everything, since the thread must outlive any bug.
+        except Exception as error:
+            text = reason_of(error)
+        if text:
+            logger.warning(f"engine: {text}")
 
     def _reload(self, patient: bool) -> tuple[bool, str]:
         logger = self._node.get_logger()
@@ -87,10 +103,7 @@ class Reloading:
                 self._take_in()
         # Everything, since the thread must outlive any bug, and a GPU may be out of memory.
         except Exception as error:
-            reason = str(error).partition("\n")[0]
-            if not isinstance(error, MspnError):
-                reason = f"{type(error).__name__}: {reason}"
-            trouble = f"{reason}; what was in service stays"
+            trouble = f"{reason_of(error)}; what was in service stays"
             if trouble != self.trouble:
                 logger.warning(f"reload: {trouble}")
             self.trouble = trouble
