@@ -31,7 +31,7 @@ from mspn_ros.records import UNKNOWN_SCENE, UNKNOWN_SCENE_ID, ImageError, ImageH
 
 # Rotation from body axes (x forward, y left, z up) to optical axes (x right, y down, z forward),
 # the inverse of the camera joint in REP-103: columns are the body axes seen from the camera.
-_BODY_TO_OPTICAL = Rotation.from_matrix([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+BODY_TO_OPTICAL = Rotation.from_matrix([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -233,7 +233,7 @@ def pose_stamped(stamp: Any, estimate: PoseEstimate, scale: float, axes: str) ->
     assert estimate.quaternion is not None
     rotation = Rotation.from_quat(estimate.quaternion)
     if axes == "body":
-        rotation = rotation * _BODY_TO_OPTICAL
+        rotation = rotation * BODY_TO_OPTICAL
     pose = PoseMessage()
     position = pose.position
     position.x, position.y, position.z = (float(v) * scale for v in estimate.position)
