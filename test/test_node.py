@@ -35,11 +35,10 @@ from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node.messages import RawImage, decode_image, read_message
 from mspn_ros.node.parameters import PARAMETERS, parameter_table_markdown
 from mspn_ros.node.process import LocalizerProcess
-from mspn_ros.node.worker import Milestones, NewestFrameWorker
+from mspn_ros.node.worker import STAGES
 from mspn_ros.records import ImageError
 
 RAW, COMPRESSED, ROBOT = "/mspn", "/squeezed", "/robot1"
-STAGES = ("waiting", "decode", "localize", "publish")
 
 
 def picture(seed, height=48, width=64):
@@ -550,75 +549,6 @@ def test_encodings_that_cv_bridge_does_not_convert_are_refused_with_a_remedy():
     message = raw_image(picture(1)[..., 0].astype("<f4"), "32FC1", padding=4)
     with pytest.raises(ImageError, match=r"32FC1.*publish one of rgb8"):
         decode_image(message)
-
-
-def test_a_bug_in_processing_costs_one_frame_and_not_the_thread():
-    """The thread once died with the first exception; every later frame then waited for ever."""
-    seen, bugs = [], []
-
-    def process(message):
-        seen.append(message)
-        if message == 1:
-            raise ZeroDivisionError("no")
-        return Milestones(time.monotonic(), time.monotonic())
-
-    worker = NewestFrameWorker(process, bugs.append)
-    worker.start()
-    for message in (1, 2):
-        worker.submit(message)
-        deadline = time.monotonic() + 10
-        while message not in seen and time.monotonic() < deadline:
-            time.sleep(0.01)
-    worker.stop()
-    counts = worker.counts()
-    assert seen == [1, 2]
-    assert [type(bug) for bug in bugs] == [ZeroDivisionError]
-    assert (counts.answered, counts.rejected, counts.in_progress) == (
-        1,
-        {"bug.ZeroDivisionError": 1},
-        0,
-    )
-
-
-def test_stages_are_those_of_the_frames_answered_since_the_worker_was_started():
-    """Each frame's own: a stage that took another frame's time would not add up to its wait."""
-    taken, go = threading.Semaphore(0), threading.Semaphore(0)
-
-    def process(message):
-        taken.release()
-        go.acquire()
-        if message == "broken":
-            return "corrupt"
-        time.sleep(0.01)
-        decoded_s = time.monotonic()
-        time.sleep(0.03)
-        return Milestones(decoded_s, time.monotonic())
-
-    worker = NewestFrameWorker(process, lambda error: None)
-    assert (worker.counts().latency_ms, worker.counts().stages_ms) == (None, {})
-    worker.start()
-    for message in ("first", "broken", "last"):
-        worker.submit(message)
-        taken.acquire()
-        # Another thread would see the frame in progress, and no stage of it yet.
-        assert worker.counts().in_progress == 1
-        go.release()
-        while worker.counts().in_progress:
-            time.sleep(0.001)
-    worker.stop()
-    counts = worker.counts()
-    assert (counts.answered, counts.rejected) == (2, {"corrupt": 1})
-    stages = counts.stages_ms
-    assert list(stages) == [*STAGES, "ros_adds"]
-    assert all(0 <= p50 <= p95 for p50, p95 in stages.values())
-    # p50 of two frames is their mean, and means add up.
-    assert sum(stages[stage][0] for stage in STAGES) == pytest.approx(counts.latency_ms[0])
-    assert stages["decode"][0] >= 10
-    assert stages["localize"][0] >= 30
-    assert stages["ros_adds"][0] == pytest.approx(counts.latency_ms[0] - stages["localize"][0])
-    worker.start()
-    assert (worker.counts().answered, worker.counts().stages_ms) == (2, {})
-    worker.stop()
 
 
 @pytest.mark.parametrize("topic", ["bad topic", "/1cam", "", "/cam//raw", "cam/"])

@@ -30,6 +30,7 @@ from mspn_ros.node.session import (
     wait_for_catalogue,
 )
 from mspn_ros.node.transport import loopback_environment, profile_hint
+from mspn_ros.node.worker import STAGES
 from mspn_ros.records import ImageHW3, RosError
 from mspn_ros.store.backbone_file import load_backbone
 
@@ -39,7 +40,6 @@ _TOPIC = f"{_NAMESPACE}/camera/image"
 _STATE_S = 30.0
 # A load before those that count, so that all are measured on a node that is warm.
 _WARM_UP_HZ, _WARM_UP_S = 30.0, 1.5
-_STAGES = ("waiting", "decode", "localize", "publish", "ros_adds")
 
 
 def bench_node(
@@ -223,7 +223,7 @@ def _rate_hz(published: Sequence[tuple[int, float]], seconds: float) -> float:
 def _stages_ms(status: Mapping[str, str]) -> dict[str, Percentiles]:
     """Of latency and of each stage: the percentiles that the node told; None where it told none."""
     found: dict[str, Percentiles] = {}
-    for stage in ("latency", *_STAGES):
+    for stage in ("latency", *STAGES, "ros_adds"):
         times = {p: status.get(f"{stage}_{p}_ms") for p in ("p50", "p95", "p99")}
         found[stage] = {p: float(ms) for p, ms in times.items() if ms is not None} or None
     return found

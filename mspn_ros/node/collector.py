@@ -61,6 +61,8 @@ class Collector:
         self.catalogue: list[dict[str, Any]] | None = None
         self.diagnostics: dict[str, str] | None = None
         self.diagnostics_s = self.last_answer_s = self.catalogue_s = float("-inf")
+        # By name, the statuses of a node's cameras where it has several.
+        self.cameras: dict[str, dict[str, str]] = {}
         for message_type, topic, callback, qos in (
             (String, f"{namespace}/scenes", self._on_catalogue, LATCHED),
             (String, f"{namespace}/answer", self._on_answer, ANSWERS),
@@ -134,12 +136,19 @@ class Collector:
             self._changed.notify_all()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == self._status_name:
-                with self._changed:
-                    self.diagnostics = {item.key: item.value for item in status.values}
-                    self.diagnostics_s = time.monotonic()
-                    self._changed.notify_all()
+        statuses = {
+            status.name: {item.key: item.value for item in status.values}
+            for status in message.status
+            if status.name.startswith(self._status_name)
+        }
+        if self._status_name not in statuses:
+            return
+        with self._changed:
+            self.diagnostics = statuses.pop(self._status_name)
+            start = f"{self._status_name}: "
+            self.cameras = {name.removeprefix(start): one for name, one in statuses.items()}
+            self.diagnostics_s = time.monotonic()
+            self._changed.notify_all()
 
 
 def _record(

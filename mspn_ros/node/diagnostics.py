@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import ReliabilityPolicy
@@ -36,13 +37,26 @@ class ImageSource:
 
 
 @dataclass(slots=True)
+class CameraStatus:
+    """What one camera's status reports; without ``source`` nothing is said of missing frames.
+
+    ``name`` is "" for the only camera of a node, which has no status of its own. ``camera_info``
+    says which intrinsics are in use.
+    """
+
+    name: str
+    counts: Counts
+    source: ImageSource | None = None
+    camera_info: str = ""
+
+
+@dataclass(slots=True)
 class NodeStatus:
-    """Everything that one diagnostics message reports, except the counts.
+    """Everything that one diagnostics message reports.
 
     ``failure`` makes it an error, ``warnings``, ``reload_trouble`` (why the model as it is on disk
     is not in service) and ``refused`` (rows that are left out, by name or
-    number, and why) a warning; without ``source`` nothing is said
-    about missing frames.
+    number, and why) a warning.
     """
 
     name: str
@@ -57,11 +71,15 @@ class NodeStatus:
     refused: dict[str, str] = field(default_factory=dict)
     scene: str = ""
     pose_axes: str = "optical"
-    camera_info: str = ""
     failure: str = ""
     warnings: tuple[str, ...] = ()
     no_frames_timeout_s: float = 5.0
-    source: ImageSource | None = None
+    cameras: tuple[CameraStatus, ...] = ()
+
+    @property
+    def counts(self) -> Counts:
+        """Of the frames of all cameras."""
+        return sum((camera.counts for camera in self.cameras[1:]), self.cameras[0].counts)
 
 
 def image_source(node: Any, topic: str, message_type: Any, reliable: bool) -> ImageSource:
@@ -109,69 +127,115 @@ class DiagnosticsReport:
     """Makes the messages; keeps the last counts, so that each speaks of the time since the last."""
 
     def __init__(self) -> None:
-        self._before = Counts(0, 0, 0, {}, 0, None, {}, 0.0)
+        self._before: dict[str, Counts] = {}
         self._before_s: float | None = None
 
-    def message(self, status: NodeStatus, counts: Counts, now_s: float) -> DiagnosticArray:
-        """One DiagnosticArray of one status; the header's stamp is the caller's to set.
+    def message(self, status: NodeStatus, now_s: float) -> DiagnosticArray:
+        """A status of the node, and one of each named camera; the stamp is the caller's to set.
 
         ``now_s``: seconds of a steady clock.
         """
         elapsed_s = now_s - self._before_s if self._before_s is not None else 0.0
-        answered = counts.answered - self._before.answered
-        rejected = sum(counts.rejected.values()) - sum(self._before.rejected.values())
-        self._before, self._before_s = counts, now_s
-        rate_hz = answered / elapsed_s if elapsed_s > 0 else 0.0
-        level, text = _level(status, counts, answered, rejected, rate_hz)
-        message = DiagnosticStatus(
-            level=level, name=status.name, message=text, hardware_id=status.device
+        self._before_s = now_s
+        recent = self._recent("", status.counts, elapsed_s)
+        level, text = _level(status, recent)
+        message = DiagnosticArray()
+        values = _values(status, recent)
+        message.status.append(_status(status.name, status.device, level, text, values))
+        for camera in status.cameras:
+            if camera.name:
+                recent = self._recent(camera.name, camera.counts, elapsed_s)
+                level, text = _camera_level(status, camera, recent)
+                values = [*_count_values(camera.counts, recent), *_source_values([camera])]
+                name = f"{status.name}: {camera.name}"
+                message.status.append(_status(name, status.device, level, text, values))
+        return message
+
+    def _recent(self, name: str, counts: Counts, elapsed_s: float) -> _Recent:
+        before = self._before.get(name, Counts())
+        self._before[name] = counts
+        answered = counts.answered - before.answered
+        return _Recent(
+            answered,
+            sum(counts.rejected.values()) - sum(before.rejected.values()),
+            answered / elapsed_s if elapsed_s > 0 else 0.0,
         )
-        message.values = [
-            KeyValue(key=key, value=value) for key, value in _values(status, counts, rate_hz)
-        ]
-        return DiagnosticArray(status=[message])
 
 
-def _level(
-    status: NodeStatus, counts: Counts, answered: int, rejected: int, rate_hz: float
-) -> tuple[bytes, str]:
+class _Recent(NamedTuple):
+    """Since the message before: frames, and answers a second."""
+
+    answered: int
+    rejected: int
+    rate_hz: float
+
+
+def _status(
+    name: str, device: str, level: bytes, text: str, values: list[tuple[str, str]]
+) -> DiagnosticStatus:
+    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=device)
+    status.values = [KeyValue(key=key, value=value) for key, value in values]
+    return status
+
+
+def _level(status: NodeStatus, recent: _Recent) -> tuple[bytes, str]:
     if status.failure:
         return DiagnosticStatus.ERROR, status.failure
     if status.state != "active":
         return DiagnosticStatus.OK, status.state
-    if rejected and not answered:
-        worst = ", ".join(sorted(counts.rejected))
-        return DiagnosticStatus.ERROR, f"all of the last {rejected} frames rejected ({worst})"
-    warnings = list(status.warnings)
+    if refusal := _all_rejected(status.counts, recent):
+        return DiagnosticStatus.ERROR, refusal
+    warnings = _rejected(status.counts, recent)
+    for camera in status.cameras:
+        start = f"{camera.name}: " if camera.name else ""
+        warnings += [start + text for text in _no_frames(status, camera)]
+    warnings += status.warnings
     if status.reload_trouble:
         warnings.append(status.reload_trouble)
     if status.refused:
         warnings.append(f"{len(status.refused)} rows left out: {listing(list(status.refused))}")
-    if counts.idle_s > status.no_frames_timeout_s and status.source is not None:
-        warnings.insert(0, no_frames_reason(status.source, counts.idle_s))
-    if rejected:
-        warnings.insert(0, f"{rejected} frames rejected ({', '.join(sorted(counts.rejected))})")
     if warnings:
         return DiagnosticStatus.WARN, "; ".join(warnings)
-    return DiagnosticStatus.OK, f"{rate_hz:.1f} Hz, scene {status.scene or 'none yet'}"
+    return DiagnosticStatus.OK, f"{recent.rate_hz:.1f} Hz, scene {status.scene or 'none yet'}"
 
 
-def _values(status: NodeStatus, counts: Counts, rate_hz: float) -> list[tuple[str, str]]:
-    source = status.source
-    values = [
+def _camera_level(status: NodeStatus, camera: CameraStatus, recent: _Recent) -> tuple[bytes, str]:
+    if status.state != "active":
+        return DiagnosticStatus.OK, status.state
+    if refusal := _all_rejected(camera.counts, recent):
+        return DiagnosticStatus.ERROR, refusal
+    if warnings := _rejected(camera.counts, recent) + _no_frames(status, camera):
+        return DiagnosticStatus.WARN, "; ".join(warnings)
+    return DiagnosticStatus.OK, f"{recent.rate_hz:.1f} Hz"
+
+
+def _all_rejected(counts: Counts, recent: _Recent) -> str:
+    if not recent.rejected or recent.answered:
+        return ""
+    worst = ", ".join(sorted(counts.rejected))
+    return f"all of the last {recent.rejected} frames rejected ({worst})"
+
+
+def _rejected(counts: Counts, recent: _Recent) -> list[str]:
+    if not recent.rejected:
+        return []
+    return [f"{recent.rejected} frames rejected ({', '.join(sorted(counts.rejected))})"]
+
+
+def _no_frames(status: NodeStatus, camera: CameraStatus) -> list[str]:
+    idle_s = camera.counts.idle_s
+    if camera.source is None or idle_s <= status.no_frames_timeout_s:
+        return []
+    return [no_frames_reason(camera.source, idle_s)]
+
+
+def _values(status: NodeStatus, recent: _Recent) -> list[tuple[str, str]]:
+    return [
         ("state", status.state),
-        ("rate_hz", f"{rate_hz:.2f}"),
-        ("received", str(counts.received)),
-        ("answered", str(counts.answered)),
-        ("overtaken", str(counts.overtaken)),
-        ("rejected", str(sum(counts.rejected.values()))),
-        *((f"rejected.{cause}", str(n)) for cause, n in sorted(counts.rejected.items())),
-        ("in_progress", str(counts.in_progress)),
-        ("idle_s", f"{counts.idle_s:.2f}"),
+        *_count_values(status.counts, recent),
         ("scene", status.scene),
         ("scenes", str(status.scenes)),
         ("pose_axes", status.pose_axes),
-        ("camera_info", status.camera_info),
         ("model", status.model),
         ("device", status.device),
         ("engine", status.engine),
@@ -180,13 +244,34 @@ def _values(status: NodeStatus, counts: Counts, rate_hz: float) -> list[tuple[st
         ("reload", status.reload_trouble),
         ("refused", str(len(status.refused))),
         *((f"refused.{name}", why) for name, why in islice(status.refused.items(), _MOST_REFUSED)),
-        ("image_topic", source.topic if source is not None else ""),
-        ("image_type", source.type_name if source is not None else ""),
+        *_source_values(status.cameras),
         ("fastdds_profile", next(filter(None, map(os.environ.get, PROFILE_VARIABLES)), "") or ""),
     ]
-    if counts.latency_ms is not None:
-        names = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
-        values += [(n, f"{v:.2f}") for n, v in zip(names, counts.latency_ms, strict=True)]
-    for stage, (p50, p95) in counts.stages_ms.items():
-        values += [(f"{stage}_p50_ms", f"{p50:.2f}"), (f"{stage}_p95_ms", f"{p95:.2f}")]
+
+
+def _count_values(counts: Counts, recent: _Recent) -> list[tuple[str, str]]:
+    values = [
+        ("rate_hz", f"{recent.rate_hz:.2f}"),
+        ("received", str(counts.received)),
+        ("answered", str(counts.answered)),
+        ("overtaken", str(counts.overtaken)),
+        ("rejected", str(sum(counts.rejected.values()))),
+        *((f"rejected.{cause}", str(n)) for cause, n in sorted(counts.rejected.items())),
+        ("in_progress", str(counts.in_progress)),
+        ("idle_s", f"{counts.idle_s:.2f}"),
+    ]
+    for stage, percentiles in counts.durations_ms().items():
+        names = ("p50", "p95", "p99") if stage == "latency" else ("p50", "p95")
+        for name, spent_ms in zip(names, percentiles, strict=False):
+            values.append((f"{stage}_{name}_ms", f"{spent_ms:.2f}"))
     return values
+
+
+def _source_values(cameras: Sequence[CameraStatus]) -> list[tuple[str, str]]:
+    """Of one camera or, one after the other, of several."""
+    sources = [camera.source for camera in cameras if camera.source is not None]
+    return [
+        ("image_topic", ", ".join(source.topic for source in sources)),
+        ("image_type", ", ".join(source.type_name for source in sources)),
+        ("camera_info", ", ".join(camera.camera_info for camera in cameras if camera.camera_info)),
+    ]

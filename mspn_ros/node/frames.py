@@ -1,18 +1,20 @@
-"""One frame after the other: from serialized images to published answers."""
+"""The frames of one turn after the other: from serialized images to published answers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
-from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.scene_filter import SceneFilter
+from mspn_ros.node.best_answer import Answered, BestAnswer
 from mspn_ros.node.camera_info import CameraListener
+from mspn_ros.node.cameras import Camera
 from mspn_ros.node.messages import (
     decode_image,
     pose_is_finite,
@@ -20,118 +22,184 @@ from mspn_ros.node.messages import (
     rejection_cause,
     stamp_to_ns,
 )
-from mspn_ros.node.outputs import Outputs, image_qos
+from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import read_parameter
 from mspn_ros.node.worker import Milestones
 from mspn_ros.records import ImageHW3, Intrinsics, MspnError, PoseEstimate, RosError
 
+# Cameras of one robot stamp their images within this of each other, in seconds: a turn's frames
+# may be a little older than those of the turn before.
+_DISORDER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A frame of camera number ``camera``; its place in the turn."""
+
+    place: int
+    camera: int
+    header: Any
+    image: ImageHW3
+
+    @property
+    def stamp_ns(self) -> int:
+        return stamp_to_ns(self.header.stamp)
+
 
 class Frames:
-    """Answers the frames of one image topic, on the worker's thread.
+    """Answers the frames of a node's cameras, on the worker's thread.
 
-    ``scene`` is the last answer's. ``log`` gets warnings, with a key for each kind of trouble.
+    ``scene`` is that of the last answer which spoke for the robot. ``log`` gets warnings, with a
+    key for each kind of trouble.
     """
 
     def __init__(
         self, node: Any, localizer: Localizer, outputs: Outputs, log: Callable[[str, str], None]
     ) -> None:
         self._node, self._localizer, self._outputs, self._log = node, localizer, outputs, log
-        self._message_type: Any = None
-        self._camera = ""
-        self._listener: CameraListener | None = None
-        self._filter = SceneFilter(0.0)
+        self._cameras: Sequence[Camera] = ()
+        self._best = BestAnswer()
+        self._filter, self._filtered_s = SceneFilter(0.0), 0.0
         self._unscaled: set[str] = set()
         self.scene = ""
 
-    def begin(self, message_type: Any, camera: str) -> None:
-        """Frames are of this type and come from the topic ``camera`` from now on."""
-        self._message_type, self._camera = message_type, camera
-        self._filter = SceneFilter(0.0)
+    def begin(self, cameras: Sequence[Camera]) -> None:
+        """Frames come from these cameras from now on; the worker knows them by number."""
+        self._cameras = tuple(cameras)
+        self._best, self._filter = BestAnswer(), SceneFilter(0.0)
         # The first message of a type takes 0.2 s to read: let it be this one.
-        read_message(serialize_message(message_type()), message_type)
+        for message_type in {camera.message_type for camera in cameras}:
+            read_message(serialize_message(message_type()), message_type)
         self.renew()
-
-    def end(self) -> None:
-        """Listen to no camera any more."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
 
     def renew(self) -> None:
         """Other scenes are in service; for the thread that makes subscriptions."""
         self._unscaled = set()
         # A model that does not read cameras neither listens nor complains of what they say.
-        if self._listener is None and self._localizer.reads_cameras:
-            topic = read_parameter(self._node, "image_topic")
-            beside = camera_info_topic(read_parameter(self._node, "camera_info_topic"), topic)
-            self._listener = CameraListener(self._node, beside, topic, image_qos("best_effort"))
-
-    @property
-    def camera_in_use(self) -> str:
-        """For diagnostics; empty where cameras are not read."""
-        listener = self._listener
-        return listener.in_use if listener is not None else ""
+        if self._localizer.reads_cameras:
+            for camera in self._cameras:
+                camera.listen()
 
     @property
     def warnings(self) -> list[str]:
         """What is to be said as long as it is so."""
         texts = [_unscaled_text(name) for name in sorted(self._unscaled)]
-        listener = self._listener
-        if listener is not None and listener.trouble:
-            texts.append(_camera_trouble(listener))
-        return texts
+        listeners = [camera.listener for camera in self._cameras if camera.listener is not None]
+        return texts + [_camera_trouble(one) for one in listeners if one.trouble]
 
-    def process(self, serialized: bytes) -> Milestones | str:
-        """Answer one frame; its milestones, or the cause why it was rejected."""
+    def process(self, taken: Sequence[tuple[int, bytes]]) -> list[Milestones | str]:
+        """Answer one frame of each of some cameras: (camera, serialized message).
+
+        Of each, in order: its milestones, or the cause why it was rejected.
+        """
+        done: dict[int, Milestones | str] = {}
+        decoded = []
+        for place, (camera, serialized) in enumerate(taken):
+            frame = self._decode(place, camera, serialized)
+            if isinstance(frame, str):
+                done[place] = frame
+            else:
+                decoded.append(frame)
+        decoded_s = time.monotonic()
+        estimates = self._estimates(decoded, done)
+        localized_s = time.monotonic()
+        self._publish([frame for frame in decoded if frame.place in estimates], estimates)
+        for place in estimates:
+            done[place] = Milestones(decoded_s, localized_s)
+        return [done[place] for place in range(len(taken))]
+
+    def _decode(self, place: int, number: int, serialized: bytes) -> _Decoded | str:
+        camera = self._cameras[number]
         header, cause = Header(), "malformed_message"
         try:
-            message = read_message(serialized, self._message_type)
+            message = read_message(serialized, camera.message_type)
             header, cause = message.header, rejection_cause(message)
             image = decode_image(message, self._localizer.least_size)
-            decoded_s, cause = time.monotonic(), "inference_error"
-            estimate = self._localize(image, stamp_to_ns(header.stamp) / 1e9)
-            localized_s = time.monotonic()
-            if estimate.known and not pose_is_finite(estimate):
-                cause = "non_finite_pose"
-                raise RosError(f"scene {estimate.scene!r} gave a pose with NaN; train it anew")
+        # Everything, since whatever a stranger sends must not end the node.
+        except Exception as error:
+            return self._reject(camera, header, cause, error)
+        return _Decoded(place, number, header, image)
+
+    def _estimates(
+        self, decoded: Sequence[_Decoded], done: dict[int, Milestones | str]
+    ) -> dict[int, PoseEstimate]:
+        """By place in the turn; what fails goes into ``done``."""
+        try:
+            estimates = self._localize(decoded) if decoded else []
         # Everything, since a driver may raise anything (out of GPU memory): the node goes on.
         except Exception as error:
-            reason = str(error).partition("\n")[0]
-            if not isinstance(error, MspnError):
-                reason = f"{type(error).__name__}: {reason}"
-            self._outputs.publish_rejection(header, self._camera, cause, reason)
-            self._log(cause, f"frame on {self._camera} rejected ({cause}): {reason}")
-            return cause
-        self.scene = estimate.scene
-        scale = self._metres_per_unit(estimate)
-        axes = read_parameter(self._node, "pose_axes")
-        self._outputs.publish_estimate(header, self._camera, estimate, scale, axes)
-        return Milestones(decoded_s, localized_s)
+            if len(decoded) > 1:
+                # One image must not cost the others their answers.
+                alone: dict[int, PoseEstimate] = {}
+                for frame in decoded:
+                    alone |= self._estimates([frame], done)
+                return alone
+            [frame] = decoded
+            camera = self._cameras[frame.camera]
+            done[frame.place] = self._reject(camera, frame.header, "inference_error", error)
+            return {}
+        found = {}
+        for frame, estimate in zip(decoded, estimates, strict=True):
+            if estimate.known and not pose_is_finite(estimate):
+                trouble = RosError(f"scene {estimate.scene!r} gave a pose with NaN; train it anew")
+                camera = self._cameras[frame.camera]
+                done[frame.place] = self._reject(camera, frame.header, "non_finite_pose", trouble)
+            else:
+                found[frame.place] = estimate
+        return found
 
-    def _localize(self, image: ImageHW3, stamp_s: float) -> PoseEstimate:
+    def _localize(self, decoded: Sequence[_Decoded]) -> list[PoseEstimate]:
         scene = read_parameter(self._node, "scene")
         minimum = read_parameter(self._node, "min_confidence")
         stay_s = read_parameter(self._node, "scene_filter")
         if stay_s != self._filter.stay_s or scene:
             self._filter = SceneFilter(stay_s)
-        [estimate] = self._localizer.localize(
-            [image],
+        stamp_s = self._turn_stamp_s(decoded)
+        estimates = self._localizer.localize(
+            [frame.image for frame in decoded],
             scene=scene or None,
             min_confidence=minimum if minimum >= 0 else None,
-            cameras=[self._intrinsics(image)],
+            cameras=[self._intrinsics(frame) for frame in decoded],
             prior=self._filter.prior(stamp_s, len(self._localizer.rows)),
             min_margin=read_parameter(self._node, "min_margin"),
         )
-        self._filter.take(stamp_s, estimate.probabilities)
-        return estimate
+        # The robot is in one place: the camera that is surest of it speaks for the turn.
+        surest = max(estimates, key=lambda estimate: estimate.confidence)
+        self._filter.take(stamp_s, surest.probabilities)
+        self._filtered_s = stamp_s
+        return estimates
 
-    def _intrinsics(self, image: ImageHW3) -> Intrinsics | None:
-        listener = self._listener
+    def _turn_stamp_s(self, decoded: Sequence[_Decoded]) -> float:
+        """For the filter: of the newest frame, and later than the turn's before, if that was of
+        other cameras.
+        """
+        stamp_s = max(frame.stamp_ns for frame in decoded) / 1e9
+        if len(self._cameras) > 1 and 0 <= self._filtered_s - stamp_s < _DISORDER_S:
+            return self._filtered_s + 1e-3
+        return stamp_s
+
+    def _publish(self, decoded: Sequence[_Decoded], estimates: dict[int, PoseEstimate]) -> None:
+        axes = read_parameter(self._node, "pose_axes")
+        answered = []
+        for frame in decoded:
+            camera, estimate = self._cameras[frame.camera], estimates[frame.place]
+            scale = self._metres_per_unit(estimate)
+            self._outputs.publish_answer(frame.header, camera.label, estimate, scale, axes)
+            answered.append(Answered(frame.camera, frame.stamp_ns, estimate))
+        best = self._best.choose(answered, time.monotonic())
+        if best is not None:
+            header = next(frame.header for frame in decoded if frame.camera == best.camera)
+            scale = self._metres_per_unit(best.estimate)
+            self.scene = best.estimate.scene
+            self._outputs.publish_best(header, best.estimate, scale, axes)
+
+    def _intrinsics(self, frame: _Decoded) -> Intrinsics | None:
+        listener = self._cameras[frame.camera].listener
         if listener is None:
             return None
-        camera = listener.camera(image.shape[0], image.shape[1])
+        camera = listener.camera(frame.image.shape[0], frame.image.shape[1])
         if listener.trouble:
-            self._log("camera_info", _camera_trouble(listener))
+            self._log(f"camera_info {listener.topic}", _camera_trouble(listener))
         return camera
 
     def _metres_per_unit(self, estimate: PoseEstimate) -> float:
@@ -141,6 +209,14 @@ class Frames:
             self._unscaled.add(estimate.scene)
             self._log(f"unscaled {estimate.scene}", _unscaled_text(estimate.scene))
         return 1.0
+
+    def _reject(self, camera: Camera, header: Any, cause: str, error: Exception) -> str:
+        reason = str(error).partition("\n")[0]
+        if not isinstance(error, MspnError):
+            reason = f"{type(error).__name__}: {reason}"
+        self._outputs.publish_rejection(header, camera.label, cause, reason)
+        self._log(cause, f"frame on {camera.topic} rejected ({cause}): {reason}")
+        return cause
 
 
 def _camera_trouble(listener: CameraListener) -> str:

@@ -12,23 +12,24 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from mspn_ros.inference.catalogue import SceneInfo
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.model_watch import ModelWatch
 from mspn_ros.node import NAMESPACE, NODE_NAME
-from mspn_ros.node.diagnostics import DiagnosticsReport, NodeStatus, image_source
+from mspn_ros.node.cameras import Camera, read_cameras
+from mspn_ros.node.diagnostics import CameraStatus, DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.frames import Frames
-from mspn_ros.node.outputs import Outputs, image_qos
+from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
 from mspn_ros.node.reloading import Reloading
 from mspn_ros.node.worker import Milestones, NewestFrameWorker
@@ -56,15 +57,14 @@ class LocalizerNode(LifecycleNode):
         self._localizer: Localizer | None = None
         self._reloading: Reloading | None = None
         self._outputs: Outputs | None = None
-        self._subscription: Any = None
-        self._message_type: Any = Image
-        self._camera = ""
+        self._cameras: tuple[Camera, ...] = ()
         self._frames: Frames | None = None
         self._logged_at_s: dict[str, float] = {}
-        self._worker = NewestFrameWorker(self._process, self._log_bug)
         self._report = DiagnosticsReport()
         declare_parameters(self)
         warn_of_unknown_parameters(self)
+        self._configs = read_cameras(self)
+        self._worker = NewestFrameWorker(self._process, self._log_bug, len(self._configs))
         self.add_on_set_parameters_callback(self._check_scene)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Steady, so that the node speaks while simulated time stands still.
@@ -151,7 +151,7 @@ class LocalizerNode(LifecycleNode):
         gc.collect()
         gc.freeze()
         self._localizer = localizer
-        self._outputs = Outputs(self)
+        self._outputs = Outputs(self, (config.name for config in self._configs if config.name))
         self._frames = Frames(self, localizer, self._outputs, self._log_throttled)
         self._reloading = Reloading(self, localizer, watch, self._take_in)
         self.get_logger().info(
@@ -163,53 +163,42 @@ class LocalizerNode(LifecycleNode):
         assert self._outputs is not None
         assert self._localizer is not None
         assert self._frames is not None
-        topic, transport = read_parameter(self, "image_topic"), read_parameter(self, "transport")
-        if transport == "auto":
-            transport = "compressed" if topic.endswith("/compressed") else "raw"
-        self._message_type = CompressedImage if transport == "compressed" else Image
         self._worker.start()
-        # raw: rclpy would end the node over a message that cannot be deserialized, and an
-        # overtaken frame need not be deserialized at all.
-        self._subscription = self.create_subscription(
-            self._message_type,
-            topic,
-            self._worker.submit,
-            image_qos(read_parameter(self, "image_qos")),
-            raw=True,
+        self._cameras = tuple(
+            Camera(self, config, partial(self._worker.submit, camera=number))
+            for number, config in enumerate(self._configs)
         )
-        self._camera = self._subscription.topic_name
-        self._frames.begin(self._message_type, self._camera)
+        self._frames.begin(self._cameras)
         self._outputs.publish_catalogue(self._localizer.scenes)
-        self.get_logger().info(f"active: {transport} images from {self._camera}")
+        topics = [f"{camera.message_type.__name__} {camera.topic}" for camera in self._cameras]
+        self.get_logger().info(f"active: takes {', '.join(topics)}")
 
     def _take_in(self) -> None:
         """Tell of the scenes that a reload has left in service; on the reload's thread, since a
         catalogue may be long. One that is not active tells when it is activated.
         """
         outputs, localizer, executor = self._outputs, self._localizer, self.executor
-        if outputs is not None and localizer is not None and self._subscription is not None:
+        if outputs is not None and localizer is not None and self._cameras:
             outputs.publish_catalogue(localizer.scenes)
             if executor is not None:
                 # Subscriptions are the executor's.
                 executor.create_task(self._renew_frames)
 
     def _renew_frames(self) -> None:
-        if self._frames is not None and self._subscription is not None:
+        if self._frames is not None and self._cameras:
             self._frames.renew()
 
     def _stop_frames(self) -> None:
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
-        if self._frames is not None:
-            self._frames.end()
+        cameras, self._cameras = self._cameras, ()
+        for camera in cameras:
+            camera.close()
         self._worker.stop()
 
     # Frames, on the worker's thread.
 
-    def _process(self, serialized: bytes) -> Milestones | str:
+    def _process(self, taken: Sequence[tuple[int, bytes]]) -> Sequence[Milestones | str]:
         frames = self._frames
-        return frames.process(serialized) if frames is not None else "inactive"
+        return frames.process(taken) if frames is not None else ["inactive"] * len(taken)
 
     def _log_throttled(self, key: str, text: str) -> None:
         now_s = time.monotonic()
@@ -272,14 +261,22 @@ class LocalizerNode(LifecycleNode):
             status.refused = localizer.refused
         if self._reloading is not None:
             status.reload_trouble = self._reloading.trouble
-        if frames is not None:
-            status.camera_info = frames.camera_in_use
-        if self._subscription is not None:
-            reliable = read_parameter(self, "image_qos") == "reliable"
-            status.source = image_source(self, self._camera, self._message_type, reliable)
-        message = self._report.message(status, self._worker.counts(), time.monotonic())
+        status.cameras = tuple(self._camera_statuses())
+        message = self._report.message(status, time.monotonic())
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def _camera_statuses(self) -> Iterator[CameraStatus]:
+        counts = self._worker.counts()
+        for number, config in enumerate(self._configs):
+            status = CameraStatus(config.name, counts[number])
+            if self._cameras:
+                camera = self._cameras[number]
+                status.source = image_source(
+                    self, camera.topic, camera.message_type, camera.reliable
+                )
+                status.camera_info = camera.camera_in_use
+            yield status
 
 
 def _require_scene(scenes: Sequence[SceneInfo], name: str) -> None:

@@ -35,7 +35,8 @@ def image_qos(reliability: str) -> QoSProfile:
 class Outputs:
     """The publishers of one configured node; names are relative to its namespace."""
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, cameras: Iterable[str] = ()) -> None:
+        """``cameras``: names of those that have a pose topic of their own."""
         self._node = node
         create = node.create_lifecycle_publisher
         self._pose = create(PoseStamped, "pose", _DEPTH)
@@ -47,6 +48,7 @@ class Outputs:
         self._answer = create(String, "answer", ANSWERS)
         self._catalogue = create(String, "scenes", LATCHED)
         self._probabilities = self._create_probabilities()
+        self._camera_poses = {name: create(PoseStamped, f"{name}/pose", _DEPTH) for name in cameras}
 
     def destroy(self) -> None:
         """Take the topics away."""
@@ -58,6 +60,7 @@ class Outputs:
             self._answer,
             self._catalogue,
             self._probabilities,
+            *self._camera_poses.values(),
         ):
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
@@ -70,15 +73,22 @@ class Outputs:
         """The answer for a frame that could not be processed; nothing else is published."""
         self._answer.publish(String(data=answer_json(header, camera, None, reason, cause)))
 
-    def publish_estimate(
+    def publish_answer(
         self, header: Any, camera: str, estimate: PoseEstimate, scale: float, axes: str
     ) -> None:
-        """The answer, then scene, probabilities and, where the place is known, the pose.
+        """One camera's answer and, where it has a topic for that and knows the place, its pose.
 
-        ``scale`` (metres per unit of the scene) and ``axes``: see ``messages.pose_stamped``.
+        ``camera``: its name, or its topic. ``scale`` (metres per unit of the scene) and ``axes``:
+        see ``messages.pose_stamped``.
         """
         text = answer_json(header, camera, estimate, estimate.reason, None)
         self._answer.publish(String(data=text))
+        if estimate.known and camera in self._camera_poses:
+            pose = pose_stamped(header.stamp, estimate, scale, axes)
+            self._camera_poses[camera].publish(pose)
+
+    def publish_best(self, header: Any, estimate: PoseEstimate, scale: float, axes: str) -> None:
+        """The answer that speaks for the robot: scene, probabilities and, where known, the pose."""
         self._scene_id.publish(Int32(data=estimate.scene_id))
         self._scene.publish(String(data=estimate.scene))
         if self._probabilities is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mspn_ros.inference.engine_names import AUTO, ENGINES
@@ -11,13 +11,17 @@ from mspn_ros.records import ConfigError
 
 Value = str | bool | float
 
+# More at once than a robot has; a bound on what a parameter can ask for.
+MOST_CAMERAS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class NodeParameter:
     """One parameter of the localizer node.
 
     ``bounds`` (inclusive) holds for numbers, ``choices`` or ``pattern`` (the whole value) for
-    strings; ``changeable`` parameters may be set while the node runs.
+    strings; ``changeable`` parameters may be set while the node runs. ``per_camera`` parameters
+    exist for each of the named cameras as well, as ``<camera>.<name>``, by default as without.
     """
 
     name: str
@@ -27,6 +31,7 @@ class NodeParameter:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     changeable: bool = False
+    per_camera: bool = False
 
     @property
     def type_name(self) -> str:
@@ -40,7 +45,12 @@ class NodeParameter:
             return " | ".join(self.choices)
         if self.bounds is not None:
             return f"{self.bounds[0]:g} to {self.bounds[1]:g}"
-        return {"device": "auto | cpu | cuda | cuda:N"}.get(self.name, f"any {self.type_name}")
+        words = {
+            "device": "auto | cpu | cuda | cuda:N",
+            "cameras": "names with spaces between",
+            "mounting": "x y z roll pitch yaw | x y z qx qy qz qw | tf",
+        }
+        return words.get(self.name.rpartition(".")[2], f"any {self.type_name}")
 
 
 PARAMETERS = (
@@ -50,10 +60,17 @@ PARAMETERS = (
         "Model directory (backbone.safetensors and scenes.db); empty runs the packaged demo model.",
     ),
     NodeParameter(
+        "cameras",
+        "",
+        "Names of several cameras, each with parameters of its own; empty: one without a name.",
+        pattern=r" *([A-Za-z]\w*( +[A-Za-z]\w*)* *)?",
+    ),
+    NodeParameter(
         "image_topic",
         "/camera/image_raw",
-        "Topic of the camera images.",
+        "Topic of the camera images; of a named camera by default /<camera>/image_raw.",
         pattern=r"(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*",
+        per_camera=True,
     ),
     NodeParameter(
         "transport",
@@ -61,12 +78,14 @@ PARAMETERS = (
         "Message type on the image topic: sensor_msgs/Image or CompressedImage; auto takes "
         "compressed where the topic's name ends in /compressed.",
         choices=("auto", "raw", "compressed"),
+        per_camera=True,
     ),
     NodeParameter(
         "image_qos",
         "best_effort",
         "Reliability of the image subscription (depth 1); best_effort matches every publisher.",
         choices=("best_effort", "reliable"),
+        per_camera=True,
     ),
     NodeParameter(
         "camera_info_topic",
@@ -74,6 +93,20 @@ PARAMETERS = (
         "Topic of the camera's sensor_msgs/CameraInfo, which models with landmarks or cells read; "
         "auto takes camera_info beside the images, none the camera of the training frames.",
         pattern=r"auto|none|(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*",
+        per_camera=True,
+    ),
+    NodeParameter(
+        "mounting",
+        "",
+        "Where the camera (x forward, z up) is in base_frame, in metres and radians; poses are "
+        "then those of base_frame. tf asks TF; empty: unknown, poses are the camera's.",
+        per_camera=True,
+    ),
+    NodeParameter(
+        "base_frame",
+        "base_link",
+        "The robot's frame, for mountings.",
+        pattern=r"[A-Za-z_][\w/]*",
     ),
     NodeParameter(
         "device",
@@ -175,7 +208,7 @@ def declare_parameters(node: Any) -> None:
     from rcl_interfaces.msg import SetParametersResult
     from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
-    rows = {row.name: row for row in PARAMETERS}
+    rows: dict[str, NodeParameter] = {}
 
     def check(parameters: list[Any]) -> Any:
         for parameter in parameters:
@@ -186,11 +219,26 @@ def declare_parameters(node: Any) -> None:
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(check)
-    for row in PARAMETERS:
+
+    def declare(row: NodeParameter) -> None:
+        rows[row.name] = row
         try:
             node.declare_parameter(row.name, row.default, _descriptor(row))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise ConfigError(_refused_at_start(row, _overrides(node)[row.name].value)) from error
+
+    for row in PARAMETERS:
+        declare(row)
+    names = camera_names(node)
+    if len(names) > MOST_CAMERAS or len(set(names)) < len(names):
+        raise ConfigError(
+            f"parameter cameras: {' '.join(names)!r} is not accepted; name each camera once, "
+            f"at most {MOST_CAMERAS}"
+        )
+    for name in names:
+        for row in PARAMETERS:
+            if row.per_camera:
+                declare(_of_camera(row, name, read_parameter(node, row.name)))
 
 
 def _refused_at_start(row: NodeParameter, value: Any) -> str:
@@ -214,6 +262,22 @@ def _overrides(node: Any) -> Any:
 def read_parameter(node: Any, name: str) -> Any:
     """The value of a declared parameter, in force now."""
     return node.get_parameter(name).value
+
+
+def camera_names(node: Any) -> tuple[str, ...]:
+    """The names of a node's cameras; none where it has one without a name."""
+    return tuple(read_parameter(node, "cameras").split())
+
+
+def read_camera_parameter(node: Any, camera: str, name: str) -> Any:
+    """The value of a ``per_camera`` parameter for the camera of that name; "" has none."""
+    return read_parameter(node, f"{camera}.{name}" if camera else name)
+
+
+def _of_camera(row: NodeParameter, camera: str, value: Value) -> NodeParameter:
+    """The same parameter for one camera; ``value`` is in force for those without their own."""
+    default = f"/{camera}/image_raw" if row.name == "image_topic" else value
+    return replace(row, name=f"{camera}.{row.name}", default=default)
 
 
 def warn_of_unknown_parameters(node: Any) -> None:

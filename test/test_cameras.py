@@ -1,0 +1,223 @@
+"""Several cameras: one node, one batch, a pose of each and the best one for the robot."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ros[ros]")
+
+import ros_tools
+from geometry_msgs.msg import PoseStamped
+from models import make_tiny_model
+from rclpy.node import Node
+from rclpy.serialization import serialize_message
+from ros_tools import raw_image
+from sensor_msgs.msg import CompressedImage, Image
+from test_node import jpeg, picture
+
+from mspn_ros.inference.localizer import Localizer
+from mspn_ros.node.best_answer import Answered, BestAnswer
+from mspn_ros.node.collector import Collector
+from mspn_ros.node.messages import stamp_to_ns
+from mspn_ros.node.process import LocalizerProcess
+from mspn_ros.node.session import with_stamp
+from mspn_ros.records import PoseEstimate
+
+SECOND = 10**9
+
+
+def estimate(scene_id=1, confidence=0.9, variance=0.01):
+    covariance = None if variance is None else np.eye(6) * variance
+    pose = (np.zeros(3), np.array([0.0, 0, 0, 1])) if scene_id > 0 else (None, None)
+    return PoseEstimate(scene_id, f"scene {scene_id}", confidence, "map", *pose, covariance)
+
+
+class Robot:
+    """Calls ``BestAnswer`` and remembers the time."""
+
+    def __init__(self):
+        self.best, self.now_s, self.stamp_ns = BestAnswer(), 100.0, 5 * SECOND
+
+    def answers(self, *answers, later_s=0.033, stamp_ns=None):
+        """(camera, estimate) of one turn; the camera whose answer is published, or None."""
+        self.now_s += later_s
+        self.stamp_ns = self.stamp_ns + round(later_s * SECOND) if stamp_ns is None else stamp_ns
+        turn = [Answered(camera, self.stamp_ns, one) for camera, one in answers]
+        chosen = self.best.choose(turn, self.now_s)
+        return None if chosen is None else chosen.camera
+
+
+def test_the_best_answer_of_a_turn_is_known_in_the_surest_scene_and_has_the_least_covariance():
+    assert Robot().answers((0, estimate(-1, 0.99)), (1, estimate(1, 0.5))) == 1
+    assert Robot().answers((0, estimate(1, 0.9, 0.02)), (1, estimate(1, 0.8, 0.01))) == 1
+    # The smaller ellipsoid in a scene that is less sure does not count.
+    assert Robot().answers((0, estimate(1, 0.9, 0.02)), (1, estimate(2, 0.8, 0.01))) == 0
+    assert Robot().answers((0, estimate(1, 0.9, None)), (1, estimate(1, 0.8, 5.0))) == 1
+    assert Robot().answers((0, estimate(1, 0.8, None)), (1, estimate(1, 0.9, None))) == 1
+    assert Robot().answers((0, estimate(-1, 0.2)), (1, estimate(-1, 0.3))) == 1
+
+
+def test_an_answer_waits_while_another_camera_knows_better():
+    robot = Robot()
+    good, bad, lost = estimate(variance=0.01), estimate(variance=0.02), estimate(-1, 0.1)
+    assert robot.answers((0, good)) == 0
+    assert robot.answers((1, bad)) is None
+    assert robot.answers((1, lost)) is None
+    assert robot.answers((0, good)) == 0
+    # Camera 0 looks at a wall: the other speaks at once.
+    assert robot.answers((0, lost)) == 0
+    assert robot.answers((1, bad)) == 1
+    # Camera 0 comes back, then falls silent.
+    assert robot.answers((0, good)) == 0
+    assert robot.answers((1, bad)) is None
+    assert robot.answers((1, bad), later_s=0.6) == 1
+
+
+def test_what_is_published_of_different_cameras_does_not_go_back_in_time():
+    robot = Robot()
+    good, better = estimate(variance=0.02), estimate(variance=0.01)
+    assert robot.answers((0, good), stamp_ns=9 * SECOND) == 0
+    assert robot.answers((1, better), stamp_ns=9 * SECOND - 1) is None
+    assert robot.answers((1, better), stamp_ns=9 * SECOND) == 1
+    # Seconds earlier is a bag that began anew, or a camera with another clock.
+    assert robot.answers((0, replace(better, confidence=1.0)), stamp_ns=2 * SECOND) == 0
+    # One camera's stamps are its own affair: a driver may not set them at all.
+    assert robot.answers((0, better), stamp_ns=SECOND) == 0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("cameras") / "model")
+
+
+CAMERAS = {"front": Image, "left": CompressedImage, "rear": Image}
+
+
+@pytest.fixture(scope="module")
+def robot(model):
+    """(collector, publishers, poses): a node with three cameras and who talks to it."""
+    parameters = {
+        "model": str(model),
+        "device": "cpu",
+        "diagnostics_period": 0.2,
+        "cameras": "front left  rear",
+        "left.image_topic": "/side/image/compressed",
+        "rear.image_topic": "rear/image",
+        "min_confidence": 0.0,
+    }
+    topics = {
+        "front": "/front/image_raw",
+        "left": "/side/image/compressed",
+        "rear": "/three/rear/image",
+    }
+    with (
+        ros_tools.ros_context() as context,
+        LocalizerProcess("/three", parameters) as process,
+    ):
+        node = Node("client_of_three", context=context, use_global_arguments=False)
+        poses = {name: [] for name in CAMERAS}
+        for name in CAMERAS:
+            node.create_subscription(PoseStamped, f"/three/{name}/pose", poses[name].append, 10)
+        publishers = {
+            name: node.create_publisher(kind, topics[name], 10) for name, kind in CAMERAS.items()
+        }
+        collector = Collector(node, "/three", "localizer", context)
+
+        def up():
+            process.check()
+            return collector.catalogue is not None and all(
+                publisher.get_subscription_count() for publisher in publishers.values()
+            )
+
+        assert collector.wait_for(up, 120)
+        time.sleep(0.5)
+        yield collector, publishers, poses
+        collector.close()
+        node.destroy_node()
+
+
+def test_each_camera_gets_its_own_pose_and_the_best_is_the_robots(robot, model):
+    collector, publishers, poses = robot
+    localizer = Localizer.load(model, "cpu")
+    images = {name: picture(seed) for seed, name in enumerate(CAMERAS)}
+    messages = {
+        "front": serialize_message(raw_image(images["front"], "rgb8")),
+        "rear": serialize_message(raw_image(images["rear"], "rgb8")),
+    }
+    images["left"], encoded = _compressed(images["left"])
+    messages["left"] = serialize_message(ros_tools.compressed_image(encoded))
+    expected = {name: localizer.localize([image])[0] for name, image in images.items()}
+    now_ns = time.time_ns()
+    sent = []
+    for place, (name, cdr) in enumerate(messages.items()):
+        sent.append((now_ns + place, time.monotonic()))
+        publishers[name].publish(with_stamp(cdr, sent[-1][0]))
+    assert collector.wait_for(lambda: all(r.processed for r in collector.records(sent)), 20)
+    assert collector.wait_for(lambda: all(poses.values()), 10)
+    for place, name in enumerate(messages):
+        [pose] = poses[name]
+        assert stamp_to_ns(pose.header.stamp) == now_ns + place
+        position = pose.pose.position
+        np.testing.assert_allclose(
+            [position.x, position.y, position.z], expected[name].position, atol=1e-5
+        )
+        assert collector.records(sent)[place].scene == expected[name].scene
+    # Whichever frames shared a turn: the last word is that of the camera that is best of all.
+    best = _best(expected)
+    records = dict(zip(messages, collector.records(sent), strict=True))
+    assert collector.wait_for(
+        lambda: dict(zip(messages, collector.records(sent), strict=True))[best].pose is not None, 5
+    ), records
+
+
+def _compressed(image):
+    from mspn_ros.images import decode_compressed
+
+    encoded = jpeg(image)
+    return decode_compressed(encoded), encoded
+
+
+def _best(expected):
+    surest = max(expected.values(), key=lambda one: one.confidence).scene
+    inside = {name: one for name, one in expected.items() if one.scene == surest}
+    return min(
+        inside,
+        key=lambda name: (
+            np.linalg.slogdet(inside[name].covariance)[1],
+            -inside[name].confidence,
+        ),
+    )
+
+
+def test_diagnostics_tell_of_each_camera(robot):
+    collector, publishers, _ = robot
+    cdr = serialize_message(raw_image(picture(1), "rgb8"))
+    before = int(collector.cameras["rear"]["received"])
+    publishers["rear"].publish(cdr)
+    publishers["front"].publish(cdr[:50])
+
+    def counted():
+        cameras = collector.cameras
+        return (
+            int(cameras["rear"]["received"]) > before
+            and "rejected.malformed_message" in (cameras["front"])
+        )
+
+    assert collector.wait_for(counted, 10), collector.cameras
+    assert collector.cameras["left"]["image_topic"] == "/side/image/compressed"
+    total = collector.diagnostics
+    for key in ("received", "answered", "overtaken", "rejected"):
+        assert int(total[key]) == sum(int(one[key]) for one in collector.cameras.values())
+
+
+def test_names_that_cameras_cannot_have_are_refused():
+    with (
+        LocalizerProcess("/twice", {"cameras": "front front"}) as twice,
+        LocalizerProcess("/path", {"cameras": "front/left"}) as path,
+    ):
+        for process, name in ((twice, "front front"), (path, "front/left")):
+            assert process.process.wait(60) == 1
+            assert f"parameter cameras: '{name}'" in process.output()
+            assert "Traceback" not in process.output()
