@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
@@ -32,6 +33,7 @@ from mspn_ros.node.frames import Frames
 from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import declare_parameters, read_parameter, warn_of_unknown_parameters
 from mspn_ros.node.reloading import Reloading
+from mspn_ros.node.robot_pose import RobotPose
 from mspn_ros.node.worker import Milestones, NewestFrameWorker
 from mspn_ros.paths import package_file
 from mspn_ros.records import (
@@ -58,6 +60,7 @@ class LocalizerNode(LifecycleNode):
         self._reloading: Reloading | None = None
         self._outputs: Outputs | None = None
         self._cameras: tuple[Camera, ...] = ()
+        self._robot: RobotPose | None = None
         self._frames: Frames | None = None
         self._logged_at_s: dict[str, float] = {}
         self._report = DiagnosticsReport()
@@ -73,7 +76,13 @@ class LocalizerNode(LifecycleNode):
             self._publish_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
-        self.create_service(Trigger, "~/reload", self._on_reload)
+        # A group of their own: the node's lets no frame in while a service awaits.
+        for name, answer in (
+            ("reload", self._on_reload),
+            ("publish_initialpose", self._on_publish_initialpose),
+        ):
+            group = ReentrantCallbackGroup()
+            self.create_service(Trigger, f"~/{name}", answer, callback_group=group)
 
     def bring_up(self) -> bool:
         """Configure and activate; False, with ``failure`` set and logged, if either fails."""
@@ -87,7 +96,9 @@ class LocalizerNode(LifecycleNode):
         self._stop_frames()
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._localizer = self._reloading = self._frames = None
+        if self._robot is not None:
+            self._robot.close()
+        self._outputs = self._localizer = self._reloading = self._frames = self._robot = None
 
     # Transitions. rclpy swallows their exceptions, hence _guarded.
 
@@ -137,6 +148,7 @@ class LocalizerNode(LifecycleNode):
         # Before the model is read: what changes meanwhile shows at the first look.
         watch = ModelWatch(self._model_dir())
         try:
+            self._robot = RobotPose(self, self._configs, self._log_throttled)
             localizer = Localizer.load(
                 self._model_dir(),
                 read_parameter(self, "device"),
@@ -145,6 +157,7 @@ class LocalizerNode(LifecycleNode):
             _require_scene(localizer.scenes, read_parameter(self, "scene"))
         except BaseException:
             watch.close()
+            self.release()
             raise
         # A full collection goes through all that torch and ROS have imported, half a second in
         # which every thread stands still; a reload would set it off while frames come.
@@ -152,7 +165,7 @@ class LocalizerNode(LifecycleNode):
         gc.freeze()
         self._localizer = localizer
         self._outputs = Outputs(self, (config.name for config in self._configs if config.name))
-        self._frames = Frames(self, localizer, self._outputs, self._log_throttled)
+        self._frames = Frames(self, localizer, self._outputs, self._robot, self._log_throttled)
         self._reloading = Reloading(self, localizer, watch, self._take_in)
         self.get_logger().info(
             f"{self._model_text()}: {len(localizer.scenes)} scenes, engine={localizer.engine} "
@@ -193,6 +206,8 @@ class LocalizerNode(LifecycleNode):
         for camera in cameras:
             camera.close()
         self._worker.stop()
+        if self._robot is not None:
+            self._robot.stop("the node was deactivated")
 
     # Frames, on the worker's thread.
 
@@ -238,6 +253,12 @@ class LocalizerNode(LifecycleNode):
             response.success, response.message = await self._reloading.now()
         return response
 
+    async def _on_publish_initialpose(self, request: Any, response: Any) -> Any:
+        if self._robot is None or not self._cameras:
+            response.message = "the node takes no frames; configure and activate it first"
+            return response
+        return await self._robot.initial_pose.answer(response)
+
     def _publish_diagnostics(self) -> None:
         localizer, frames = self._localizer, self._frames
         warnings = frames.warnings if frames is not None else []
@@ -261,6 +282,8 @@ class LocalizerNode(LifecycleNode):
             status.refused = localizer.refused
         if self._reloading is not None:
             status.reload_trouble = self._reloading.trouble
+        if self._robot is not None:
+            status.pose_of = self._robot.base_frame if self._robot.mounted else "camera"
         status.cameras = tuple(self._camera_statuses())
         message = self._report.message(status, time.monotonic())
         message.header.stamp = self.get_clock().now().to_msg()

@@ -9,7 +9,7 @@ from typing import Any
 from mspn_ros.inference.engine_names import AUTO, ENGINES
 from mspn_ros.records import ConfigError
 
-Value = str | bool | float
+Value = str | bool | int | float
 
 # More at once than a robot has; a bound on what a parameter can ask for.
 MOST_CAMERAS = 16
@@ -35,8 +35,9 @@ class NodeParameter:
 
     @property
     def type_name(self) -> str:
-        """The ROS type: ``string``, ``bool`` or ``double``."""
-        return {str: "string", bool: "bool", float: "double"}[type(self.default)]
+        """The ROS type: ``string``, ``bool``, ``integer`` or ``double``."""
+        names = {str: "string", bool: "bool", int: "integer", float: "double"}
+        return names[type(self.default)]
 
     @property
     def allowed(self) -> str:
@@ -107,6 +108,53 @@ PARAMETERS = (
         "base_link",
         "The robot's frame, for mountings.",
         pattern=r"[A-Za-z_][\w/]*",
+    ),
+    NodeParameter(
+        "publish_tf",
+        "none",
+        "Transform to broadcast with each pose; needs tf2_ros, a mounting, and nobody else who "
+        "broadcasts it: the frame_id of poses to base_frame, or to odom_frame.",
+        choices=("none", "map_to_base", "map_to_odom"),
+    ),
+    NodeParameter(
+        "odom_frame",
+        "odom",
+        "Frame of the odometry, for map_to_odom.",
+        pattern=r"[A-Za-z_][\w/]*",
+    ),
+    NodeParameter(
+        "transform_tolerance",
+        0.2,
+        "Seconds by which map_to_odom is dated ahead, as it holds for longer than the image.",
+        bounds=(0.0, 10.0),
+    ),
+    NodeParameter(
+        "initialpose_answers",
+        5,
+        "Answers that have to agree before ~/publish_initialpose sends their pose.",
+        bounds=(1, 50),
+        changeable=True,
+    ),
+    NodeParameter(
+        "initialpose_timeout",
+        10.0,
+        "Seconds after which ~/publish_initialpose gives up.",
+        bounds=(0.1, 600.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "initialpose_max_distance",
+        1.0,
+        "Metres that two agreeing answers may be apart, whatever their covariances say.",
+        bounds=(0.01, 1000.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "initialpose_max_angle",
+        0.35,
+        "Radians that two agreeing answers may be turned from each other.",
+        bounds=(0.01, 3.15),
+        changeable=True,
     ),
     NodeParameter(
         "device",
@@ -271,7 +319,12 @@ def camera_names(node: Any) -> tuple[str, ...]:
 
 def read_camera_parameter(node: Any, camera: str, name: str) -> Any:
     """The value of a ``per_camera`` parameter for the camera of that name; "" has none."""
-    return read_parameter(node, f"{camera}.{name}" if camera else name)
+    return read_parameter(node, camera_parameter(camera, name))
+
+
+def camera_parameter(camera: str, name: str) -> str:
+    """What a ``per_camera`` parameter is called for the camera of that name."""
+    return f"{camera}.{name}" if camera else name
 
 
 def _of_camera(row: NodeParameter, camera: str, value: Value) -> NodeParameter:
@@ -295,7 +348,7 @@ def warn_of_unknown_parameters(node: Any) -> None:
 
 
 def _descriptor(row: NodeParameter) -> Any:
-    from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
     descriptor = ParameterDescriptor(
         description=row.description,
@@ -304,5 +357,8 @@ def _descriptor(row: NodeParameter) -> Any:
     )
     if row.bounds is not None:
         low, high = row.bounds
-        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        if isinstance(row.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     return descriptor
