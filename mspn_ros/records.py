@@ -25,6 +25,9 @@ _ASPECT_TOLERANCE = 0.03
 # Names in one line of an error.
 _MOST_NAMED = 20
 
+# Of one robot at once; more than any has, and a bound on what can be asked for.
+MOST_CAMERAS = 16
+
 UNKNOWN_SCENE_ID = -1
 UNKNOWN_SCENE = "unknown"
 

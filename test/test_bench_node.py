@@ -35,6 +35,7 @@ def test_every_frame_of_every_load_is_accounted_for(tmp_path, capfd, monkeypatch
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     words = ("--rates", "max", 20, "--sizes", "160x120", "--seconds", 0.8, "--json", file)
+    words += ("--cameras", 2)
     words += ("--engine", "torch_float32")  # not what a node on its own would take everywhere
     code, out, err = run_bench(capfd, "--model", model, *words)
     assert code == 0, err
@@ -45,10 +46,9 @@ def test_every_frame_of_every_load_is_accounted_for(tmp_path, capfd, monkeypatch
     for result in results:
         assert set(result) == {field.name for field in fields(NodeResult)}
         assert_sound(result)
-        assert f"{result['transport']} 160x120, {result['rate']}" in out
+        assert f"2 x {result['transport']} 160x120, {result['rate']}" in out
     for steady, most in (results[:2], results[2:]):
-        assert steady["asked_hz"] == 20
-        assert steady["poses"] == steady["answered"]
+        assert steady["asked_hz"] == 2 * 20
         assert most["asked_hz"] >= OVERLOAD * steady["answered_hz"]
     assert not list(folder.iterdir())
 
@@ -58,12 +58,16 @@ def assert_sound(result):
     handled = result["answered"] + result["overtaken"] + result["rejected"]
     assert result["received"] == handled
     assert result["rejected"] == 0
+    assert list(result["by_camera"]) == ["camera0", "camera1"]
+    for fate in ("published", "received", "answered", "overtaken", "rejected", "lost"):
+        assert result[fate] == sum(fates[fate] for fates in result["by_camera"].values())
+    assert all(fates["answered"] for fates in result["by_camera"].values())
     # The node is told to answer each frame with a pose.
     assert 0 < result["poses"] <= result["answered"]
     # A late camera does not make up for frames, so it can only publish fewer; one is rounding.
-    assert result["published"] <= result["asked_hz"] * result["seconds"] + 2
+    assert result["published"] <= result["asked_hz"] * result["seconds"] + 4
     assert 0 < result["answered_hz"] <= result["offered_hz"]
-    assert (result["device"], result["engine"], result["cameras"]) == ("cpu", "torch_float32", 1)
+    assert (result["device"], result["engine"], result["cameras"]) == ("cpu", "torch_float32", 2)
     latency, age = result["latency_ms"], result["age_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
     assert age["p50"] <= age["p95"] <= age["p99"]
@@ -89,6 +93,7 @@ def assert_sound(result):
         (("--rates", "quick"), "--rates: 'quick'"),
         (("--sizes", "640"), "--sizes: '640' is not a width and a height, as in 640x480"),
         (("--sizes", "640x480", "9000x9"), "--sizes: a side of 9000x9 is not 16 to 4096"),
+        (("--cameras", "17"), "--cameras: 17 is not 1 to 16"),
         (("--transports", "avi"), "--transports: 'avi' is not one of raw, compressed"),
         (("--seconds", "0"), "--seconds: 0 is not 0.5 to 3600"),
         (("--seconds", "nan"), "--seconds: nan"),
@@ -132,9 +137,8 @@ def test_the_model_made_for_the_bench_answers_with_a_pose(tmp_path):
 def test_a_camera_that_nobody_can_hear_says_so_in_one_line(tmp_path):
     (tmp_path / "0.cdr").write_bytes(_serialized(camera_frames(16, 16, 1)[0], "raw"))
     said = "nobody subscribed to /nobody/listens within 0.5 s"
-    with (
-        CameraProcess("/nobody/listens", "raw", tmp_path) as camera,
-        pytest.raises(RosError, match=said) as caught,
-    ):
-        camera.play(10, 1, match_s=0.5)
+    with CameraProcess("/nobody/listens", "raw", tmp_path) as camera:
+        camera.begin(10, 1, match_s=0.5)
+        with pytest.raises(RosError, match=said) as caught:
+            camera.played()
     assert "\n" not in str(caught.value)

@@ -36,13 +36,16 @@ def add_bench_node_arguments(kinds: Any) -> None:
         "--rates",
         nargs="+",
         metavar="HZ",
-        help="offered frames a second; max: three times what the node answers "
+        help="offered frames a second by each camera; max: three times what the node answers "
         "(default 30 60 120 max)",
     )
     node.add_argument(
         "--sizes", nargs="+", metavar="WxH", help="of the images (default 640x480 1920x1080)"
     )
     node.add_argument("--transports", nargs="+", metavar="T", help="raw, compressed (default both)")
+    node.add_argument(
+        "--cameras", nargs="+", type=int, metavar="N", help="cameras at once (default 1)"
+    )
     node.add_argument("--seconds", type=float, help="of each load (default 10)")
 
 
@@ -56,6 +59,7 @@ def bench_node(arguments: argparse.Namespace) -> int:
         "sizes": tuple(_size(text) for text in arguments.sizes or ()),
         "rates": tuple(arguments.rates or ()),
         "seconds": arguments.seconds,
+        "cameras": tuple(arguments.cameras or ()),
     }
     plan = Plan(**{key: value for key, value in given.items() if value not in ((), None)})
     require_ros()
@@ -90,7 +94,8 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _name(result: Any) -> str:
-    return f"{result.transport} {result.width}x{result.height}, {result.rate}"
+    several = f"{result.cameras} x " if result.cameras > 1 else ""
+    return f"{several}{result.transport} {result.width}x{result.height}, {result.rate}"
 
 
 def _counts(result: Any) -> tuple[str, ...]:

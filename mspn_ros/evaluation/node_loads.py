@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mspn_ros.records import ConfigError
+from mspn_ros.records import MOST_CAMERAS, ConfigError
 
 TRANSPORTS = ("raw", "compressed")
 MAX_RATE = "max"
@@ -18,11 +18,13 @@ Percentiles = dict[str, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Loads to measure: every rate for every size and transport, each for ``seconds``.
+    """Loads to measure: every rate for every size, number of cameras and transport, each for
+    ``seconds``.
 
-    ``transports`` raw, compressed; ``sizes`` (width, height) in pixels; ``rates`` in Hz, or
-    ``max``, which comes last whatever its place: OVERLOAD times what the node answered a second
-    at its fastest, or could have by the time it takes for a frame when none waits.
+    ``transports`` raw, compressed; ``cameras`` at once; ``sizes`` (width, height) in pixels;
+    ``rates`` in Hz of each camera, or ``max``, which comes last whatever its place: OVERLOAD times
+    what the node answered a second at its fastest, or could have by the time it takes for a frame
+    when none waits, by all cameras together.
 
     Raises:
         ConfigError: nothing to measure, or a value that no camera has.
@@ -32,6 +34,7 @@ class Plan:
     sizes: tuple[tuple[int, int], ...] = ((640, 480), (1920, 1080))
     rates: tuple[str, ...] = ("30", "60", "120", MAX_RATE)
     seconds: float = 10.0
+    cameras: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -48,6 +51,9 @@ class Plan:
         for rate in self.rates:
             if rate != MAX_RATE and not 1 <= _number(rate) <= _MOST_HZ:
                 raise ConfigError(f"--rates: {rate!r} is not 1 to {_MOST_HZ:g}, nor {MAX_RATE}")
+        for count in self.cameras:
+            if not 1 <= count <= MOST_CAMERAS:
+                raise ConfigError(f"--cameras: {count} is not 1 to {MOST_CAMERAS}")
         if not 0.5 <= self.seconds <= 3600:
             raise ConfigError(f"--seconds: {self.seconds:g} is not 0.5 to 3600")
 
@@ -59,16 +65,18 @@ class Plan:
     @property
     def loads(self) -> int:
         """How many are measured."""
-        return len(self.transports) * len(self.sizes) * len(self.ordered_rates)
+        kinds = len(self.transports) * len(self.cameras)
+        return kinds * len(self.sizes) * len(self.ordered_rates)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
     """Of one load; the keys of ``mspn bench node --json``.
 
-    Offered: ``asked_hz`` is what the camera should have published a second, ``offered_hz`` what it
-    did. Frames: published = received + lost, received = answered + overtaken + rejected;
-    ``poses`` came back, ``answered_hz`` were answered a second.
+    Offered: ``asked_hz`` is what all cameras should have published a second, ``offered_hz`` what
+    they did. Frames: published = received + lost, received = answered + overtaken + rejected, in
+    all and, in ``by_camera``, of each; ``answered_hz`` were answered a second. ``poses`` came back
+    on the robot's pose topic, where several cameras share one.
 
     Times are p50 and p95, of age and latency p99 too, in milliseconds; null where no frame was
     answered. ``age_ms``: from publishing an image to receiving its pose (its answer, where it has
@@ -97,6 +105,7 @@ class NodeResult:
     rejected: int
     lost: int
     poses: int
+    by_camera: dict[str, dict[str, int]]
     answered_hz: float
     age_ms: Percentiles
     latency_ms: Percentiles

@@ -64,21 +64,25 @@ class CameraProcess:
         self._process.stdout.close()
         self._log.close()
 
-    def play(
-        self, rate_hz: float, seconds: float, match_s: float = 30.0
-    ) -> list[tuple[int, float]]:
-        """Publish at that rate, or as near to it as this machine can: (stamp in ns, time) of each.
+    def begin(self, rate_hz: float, seconds: float, match_s: float = 30.0) -> None:
+        """Publish at that rate, or as near to it as this machine can; returns at once.
 
-        Times are those of ``time.monotonic``. A subscription is waited for ``match_s`` at most.
+        A subscription is waited for ``match_s`` at most.
+        """
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended, which the missing answer tells
+            asked = {"rate_hz": rate_hz, "seconds": seconds, "match_s": match_s}
+            print(json.dumps(asked), file=self._process.stdin, flush=True)
+
+    def played(self) -> list[tuple[int, float]]:
+        """Wait for the end of what was begun: (stamp in ns, time) of each image.
+
+        Times are those of ``time.monotonic``.
 
         Raises:
             RosError: nobody subscribes, or the process ended.
         """
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with suppress(BrokenPipeError):  # it has ended, which the missing answer tells
-            asked = {"rate_hz": rate_hz, "seconds": seconds, "match_s": match_s}
-            print(json.dumps(asked), file=self._process.stdin, flush=True)
         for line in self._process.stdout:
             if line.startswith("{"):  # Fast DDS may say something as well
                 return [(stamp_ns, time_s) for stamp_ns, time_s in json.loads(line)["frames"]]

@@ -7,6 +7,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,6 @@ from mspn_ros.records import ImageHW3, RosError
 from mspn_ros.store.backbone_file import load_backbone
 
 _NAMESPACE = "/mspn_bench"
-_TOPIC = f"{_NAMESPACE}/camera/image"
 # Seconds for a change of state, and for a status after it.
 _STATE_S = 30.0
 # A load before those that count, so that all are measured on a node that is warm.
@@ -45,7 +46,8 @@ _WARM_UP_HZ, _WARM_UP_S = 30.0, 1.5
 def bench_node(
     model: Path, plan: Plan, device: str, engine: str, progress: Progress
 ) -> list[NodeResult]:
-    """Start a node of ``model`` for each transport and measure it under every load of ``plan``.
+    """Start a node of ``model`` for each transport and number of cameras, and measure it under
+    every load of ``plan``.
 
     Images come from a process of their own and answers are taken here. The node answers each
     image with a pose (``min_confidence`` 0). Everything runs in a ROS domain of this process's
@@ -63,8 +65,8 @@ def bench_node(
     def say(note: str) -> None:
         progress(len(results), plan.loads, note)
 
-    for transport in plan.transports:
-        with _Bench(model, transport, device, engine) as bench:
+    for transport, cameras in product(plan.transports, plan.cameras):
+        with _Bench(model, transport, cameras, device, engine) as bench:
             for size in plan.sizes:
                 for result in bench.measure(size, plan, say):
                     results.append(result)
@@ -74,11 +76,13 @@ def bench_node(
 class _Bench:
     """A localizer in a process of its own, and who listens to it."""
 
-    def __init__(self, model: Path, transport: str, device: str, engine: str) -> None:
+    def __init__(self, model: Path, transport: str, cameras: int, device: str, engine: str) -> None:
         self._model, self._transport = model, transport
+        self._topics = {f"camera{i}": f"{_NAMESPACE}/camera{i}/image" for i in range(cameras)}
         self._parameters: dict[str, Any] = {
             "model": str(model.resolve()),
-            "image_topic": _TOPIC,
+            "cameras": " ".join(self._topics),
+            **{f"{name}.image_topic": topic for name, topic in self._topics.items()},
             "transport": transport,
             "device": device,
             "engine": engine,
@@ -94,7 +98,7 @@ class _Bench:
             self._process = stack.enter_context(LocalizerProcess(_NAMESPACE, self._parameters))
             wait_for_catalogue(self._collector, self._process)
             self._states = node.create_client(ChangeState, f"{_NAMESPACE}/{NODE_NAME}/change_state")
-            self._status = settled_status(self._collector, time.monotonic())
+            self._status = self._settled(time.monotonic())
             self._stack = stack.pop_all()
         return self
 
@@ -109,10 +113,16 @@ class _Bench:
         with tempfile.TemporaryDirectory(prefix="mspn_bench_") as name:
             for i, image in enumerate(camera_frames(width, height)):
                 Path(name, f"{i}.cdr").write_bytes(_serialized(image, self._transport))
-            # One camera today; more would be more of these processes, each with its topic.
-            with CameraProcess(_TOPIC, self._transport, Path(name)) as camera:
-                say(f"{self._transport} {width}x{height}: warming up")
-                first = self._load(camera, size, "", _WARM_UP_HZ, _WARM_UP_S)
+            with ExitStack() as stack:
+                cameras = [
+                    stack.enter_context(CameraProcess(topic, self._transport, Path(name)))
+                    for topic in self._topics.values()
+                ]
+                what = f"{self._transport} {width}x{height}"
+                if len(cameras) > 1:
+                    what = f"{len(cameras)} cameras, {what}"
+                say(f"{what}: warming up")
+                first = self._load(cameras, size, "", _WARM_UP_HZ, _WARM_UP_S)
                 if first.answered == 0:
                     raise RosError(
                         f"none of {first.published} {self._transport} images of {width}x{height} "
@@ -121,32 +131,37 @@ class _Bench:
                     )
                 fastest_hz = _capacity_hz(first)
                 for rate in plan.ordered_rates:
-                    asked_hz = OVERLOAD * fastest_hz if rate == MAX_RATE else float(rate)
-                    say(f"{self._transport} {width}x{height} at {asked_hz:.0f} Hz")
-                    result = self._load(camera, size, rate, asked_hz, plan.seconds)
+                    each_hz = OVERLOAD * fastest_hz / len(cameras)
+                    if rate != MAX_RATE:
+                        each_hz = float(rate)
+                    say(f"{what} at {each_hz:.0f} Hz")
+                    result = self._load(cameras, size, rate, each_hz, plan.seconds)
                     fastest_hz = max(fastest_hz, _capacity_hz(result))
                     yield result
 
     def _load(
         self,
-        camera: CameraProcess,
+        cameras: Sequence[CameraProcess],
         size: tuple[int, int],
         rate: str,
-        asked_hz: float,
+        each_hz: float,
         seconds: float,
     ) -> NodeResult:
         self._begin()
         memory_start_mb = self._memory_mb()
-        published = camera.play(asked_hz, seconds)
+        for camera in cameras:
+            camera.begin(each_hz, seconds)
+        by_camera = dict(zip(self._topics, (camera.played() for camera in cameras), strict=True))
+        published = sorted(chain(*by_camera.values()), key=itemgetter(1))
         self._process.check()
         # Nothing came since the load before had settled.
-        before, after = self._status, settled_status(self._collector, published[-1][1])
-        self._status = after
+        before, self._status = self._status, self._settled(published[-1][1])
+        after = self._status[""]
         memory_end_mb = self._memory_mb()
-        counts = FrameCounts.between(before, after)
+        counts = FrameCounts.between(before[""], after)
         records = [r for r in self._collector.records(published) if r.processed and not r.rejected]
         ages_ms = [1e3 * (r.pose_latency_s or r.latency_s or 0.0) for r in records]
-        offered_hz = _rate_hz(published, seconds)
+        offered_hz = sum(_rate_hz(frames, seconds) for frames in by_camera.values())
         stages = _stages_ms(after)
         localize = stages["localize"]
         age, latency = latency_percentiles(ages_ms), stages.pop("latency")
@@ -155,9 +170,9 @@ class _Bench:
             width=size[0],
             height=size[1],
             rate=rate,
-            cameras=1,
+            cameras=len(cameras),
             seconds=seconds,
-            asked_hz=asked_hz,
+            asked_hz=each_hz * len(cameras),
             offered_hz=offered_hz,
             published=len(published),
             received=counts.received,
@@ -166,6 +181,10 @@ class _Bench:
             rejected=sum(counts.rejected.values()),
             lost=len(published) - counts.received,
             poses=sum(r.pose is not None for r in records),
+            by_camera={
+                name: _fates(len(frames), FrameCounts.between(before[name], self._status[name]))
+                for name, frames in by_camera.items()
+            },
             answered_hz=offered_hz * counts.answered / len(published),
             age_ms=age,
             latency_ms=latency,
@@ -178,6 +197,11 @@ class _Bench:
             device=after["device"],
             engine=after["engine"],
         )
+
+    def _settled(self, last_published_s: float) -> dict[str, dict[str, str]]:
+        """The localizer's status, under "", and those of its cameras."""
+        status = settled_status(self._collector, last_published_s)
+        return {"": status, **self._collector.cameras}
 
     def _begin(self) -> None:
         """Activate the node anew, so that its latencies are those of what comes now."""
@@ -199,6 +223,17 @@ class _Bench:
             if name in ("VmRSS", "RssShmem")
         }
         return (kb["VmRSS"] - kb.get("RssShmem", 0)) / 1024
+
+
+def _fates(published: int, counts: FrameCounts) -> dict[str, int]:
+    return {
+        "published": published,
+        "received": counts.received,
+        "answered": counts.answered,
+        "overtaken": counts.overtaken,
+        "rejected": sum(counts.rejected.values()),
+        "lost": published - counts.received,
+    }
 
 
 def _serialized(image: ImageHW3, transport: str) -> bytes:

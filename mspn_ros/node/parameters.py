@@ -7,12 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mspn_ros.inference.engine_names import AUTO, ENGINES
-from mspn_ros.records import ConfigError
+from mspn_ros.records import MOST_CAMERAS, ConfigError
 
 Value = str | bool | int | float
-
-# More at once than a robot has; a bound on what a parameter can ask for.
-MOST_CAMERAS = 16
 
 
 @dataclass(frozen=True, slots=True)
