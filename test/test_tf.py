@@ -140,12 +140,18 @@ def test_raises_on_tf_output_without_a_mounting_or_with_one_frame_for_two(mode):
 
 
 @contextmanager
-def robot_with(**parameters):
+def robot_with(parameter_file=None, **parameters):
     """(node, RobotPose, log) of a real node with these parameters."""
     overrides = [Parameter(name.replace("__", "."), value=v) for name, v in parameters.items()]
+    arguments = ["--ros-args", "--params-file", str(parameter_file)] if parameter_file else None
     with ros_tools.ros_context() as context:
         node = LifecycleNode(
-            "localizer", context=context, parameter_overrides=overrides, use_global_arguments=False
+            "localizer",
+            namespace="mspn",
+            context=context,
+            parameter_overrides=overrides,
+            cli_args=arguments,
+            use_global_arguments=False,
         )
         try:
             declare_parameters(node)
@@ -165,6 +171,10 @@ def robot_with(**parameters):
         (
             {"cameras": "a b", "b__mounting": "0 0 0 0 0 0"},
             ["parameter a.mounting: no mounting, while b.mounting has one"],
+        ),
+        (
+            {"cameras": "a b", "mounting": "0 0 0 0 0 0"},
+            ["parameter mounting: '0 0 0 0 0 0'", "2 cameras", "set a.mounting, b.mounting"],
         ),
         ({"publish_tf": "map_to_base"}, ["publish_tf: 'map_to_base'", "parameter mounting"]),
     ],

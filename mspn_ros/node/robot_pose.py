@@ -23,7 +23,7 @@ from mspn_ros.node.mounting import (
 from mspn_ros.node.parameters import camera_parameter, read_parameter
 from mspn_ros.node.tf_output import MAP_TO_ODOM, NO_TF, TfOutput, require_tf_frames
 from mspn_ros.node.transforms import Transforms, require_tf2
-from mspn_ros.records import MspnError, PoseEstimate, RosError
+from mspn_ros.records import ConfigError, MspnError, PoseEstimate, RosError
 
 
 class RobotPose:
@@ -47,6 +47,7 @@ class RobotPose:
         values = [config.mounting for config in configs]
         self._mountings = [parse_mounting(*one) for one in zip(names, values, strict=True)]
         require_all_or_none(dict(zip(names, values, strict=True)))
+        _require_own(read_parameter(node, "mounting"), names)
         self.mounted = self._mountings[0] is not None
         self.base_frame = read_parameter(node, "base_frame")
         mode, odom_frame = read_parameter(node, "publish_tf"), read_parameter(node, "odom_frame")
@@ -160,3 +161,12 @@ class RobotPose:
         if not header.frame_id:
             raise RosError("the images' header names no frame_id to look up in TF")
         return self._transforms.parent_from_child(self.base_frame, header.frame_id, header.stamp)
+
+
+def _require_own(shared: str, names: Sequence[str]) -> None:
+    """Refuse numbers that would put several cameras in one place."""
+    if len(names) > 1 and isinstance(parse_mounting("mounting", shared), RigidTransform):
+        raise ConfigError(
+            f"parameter mounting: {shared!r} would be that of {len(names)} cameras; set "
+            f"{', '.join(names)} instead"
+        )

@@ -68,7 +68,7 @@ class Transforms:
             )
         except self._error as error:
             self._found.discard((parent, child))
-            reason = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0].rstrip(". ")
             raise RosError(f"no transform {parent} -> {child} in TF: {reason}") from error
         self._found.add((parent, child))
         return rigid_transform(found.transform)
