@@ -13,12 +13,13 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ros[ros]")
 
 import ros_tools
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from models import make_tiny_model
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from ros_tools import raw_image
 from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
 from test_node import jpeg, picture
 
 from mspn_ros.inference.localizer import Localizer
@@ -33,6 +34,7 @@ from mspn_ros.node.interface import (
     TRANSITION_EVENT,
 )
 from mspn_ros.node.messages import stamp_to_ns
+from mspn_ros.node.mounting import base_estimate, parse_mounting
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.session import with_stamp
 from mspn_ros.records import PoseEstimate
@@ -104,6 +106,11 @@ def model(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("cameras") / "model")
 
 
+MOUNTINGS = {
+    "front": "0.2 0 0.3 0 0 0",
+    "left": "0 0.1 0.3 0 0.2 1.57",
+    "rear": "-0.2 0 0.4 0 0 1 0",
+}
 CAMERAS = {"front": Image, "left": CompressedImage, "rear": Image}
 
 
@@ -118,6 +125,7 @@ def robot(model):
         "left.image_topic": "/side/image/compressed",
         "rear.image_topic": "rear/image",
         "min_confidence": 0.0,
+        **{f"{name}.mounting": mounting for name, mounting in MOUNTINGS.items()},
     }
     topics = {
         "front": "/front/image_raw",
@@ -177,11 +185,49 @@ def test_each_camera_gets_its_own_pose_and_the_best_is_the_robots(robot, model):
         )
         assert collector.records(sent)[place].scene == expected[name].scene
     # Whichever frames shared a turn: the last word is that of the camera that is best of all.
-    best = _best(expected)
+    of_base = {
+        name: base_estimate(one, parse_mounting(name, MOUNTINGS[name]))
+        for name, one in expected.items()
+    }
+    best = _best(of_base)
     records = dict(zip(messages, collector.records(sent), strict=True))
     assert collector.wait_for(
         lambda: dict(zip(messages, collector.records(sent), strict=True))[best].pose is not None, 5
     ), records
+    pose = collector.records(sent)[list(messages).index(best)].pose
+    np.testing.assert_allclose(pose.position, of_base[best].position, atol=1e-5)
+    np.testing.assert_allclose(np.abs(pose.quaternion @ of_base[best].quaternion), 1.0, atol=1e-9)
+    assert collector.diagnostics["pose_of"] == "base_link"
+
+
+def test_initialpose_is_of_base_frame_whichever_cameras_agree(robot, model):
+    collector, publishers, _, node = robot
+    sent = []
+    node.create_subscription(PoseWithCovarianceStamped, "/initialpose", sent.append, 10)
+    client = node.create_client(Trigger, "/three/localizer/publish_initialpose")
+    assert client.wait_for_service(10)
+    assert collector.wait_for(lambda: node.count_publishers("/initialpose") > 0, 10)
+    future = client.call_async(Trigger.Request())
+    cdr = serialize_message(raw_image(picture(1), "rgb8"))
+    for step in range(200):
+        publishers["front"].publish(with_stamp(cdr, time.time_ns()))
+        # What another camera sees of elsewhere, once, stops nobody.
+        if step == 1:
+            publishers["rear"].publish(
+                with_stamp(serialize_message(raw_image(picture(8), "rgb8")), time.time_ns())
+            )
+        if collector.wait_for(future.done, 0.1):
+            break
+    response = future.result()
+    assert response.success, response.message
+    assert response.message.startswith("sent to /initialpose: base_link at x ")
+    assert collector.wait_for(lambda: sent, 10)
+    seen = Localizer.load(model, "cpu").localize([picture(1)])[0]
+    expected = base_estimate(seen, parse_mounting("front", MOUNTINGS["front"]))
+    pose = sent[0].pose.pose
+    found = [pose.position.x, pose.position.y, pose.position.z]
+    np.testing.assert_allclose(found, expected.position, atol=1e-5)
+    np.testing.assert_allclose(sent[0].pose.covariance, expected.covariance.ravel(), atol=1e-6)
 
 
 def _compressed(image):

@@ -34,7 +34,7 @@ from mspn_ros.geometry import viewing_direction
 from mspn_ros.images import RAW_ENCODINGS, decode_compressed
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.scene_filter import SceneFilter
-from mspn_ros.node.messages import RawImage, decode_image, read_message
+from mspn_ros.node.messages import RawImage, decode_image, read_message, stamp_to_ns
 from mspn_ros.node.parameters import PARAMETERS, parameter_table_markdown
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.worker import STAGES
@@ -326,7 +326,9 @@ def test_parameters_have_descriptions_and_ranges_and_refuse_what_is_outside(raw,
         row = rows[descriptor.name]
         assert descriptor.description == row.description
         assert f"at run time: {row.at_run_time}" in descriptor.additional_constraints
-        assert len(descriptor.floating_point_range) == (row.bounds is not None)
+        ranges = (descriptor.floating_point_range, descriptor.integer_range)
+        whole = row.type_name == "integer"
+        assert [len(one) for one in ranges] == [row.bounds is not None and not whole, whole]
 
     def set_parameter(key, value):
         request = SetParameters.Request(parameters=[Parameter(key, value=value).to_parameter_msg()])
@@ -385,6 +387,59 @@ def test_parameters_have_descriptions_and_ranges_and_refuse_what_is_outside(raw,
         scenes.take(record.stamp_ns / 1e9, estimate.probabilities)
         assert_same_pose(record, estimate)
     assert set_parameter("scene_filter", 0.0).successful
+
+
+def test_initialpose_is_sent_once_answers_agree_and_not_when_they_differ(raw, localizer):
+    service, sent = f"{RAW}/localizer/publish_initialpose", []
+    subscription = raw.node.create_subscription(
+        PoseWithCovarianceStamped, "/initialpose", sent.append, 10
+    )
+    client = raw.node.create_client(Trigger, service)
+    assert client.wait_for_service(10)
+
+    def asked(seeds):
+        """The response when these pictures come one after the other, and their stamps."""
+        future, stamps_ns = client.call_async(Trigger.Request()), []
+        # Answers count from the request on; nothing but time tells that it has arrived.
+        time.sleep(0.3)
+        for seed in seeds:
+            stamps_ns.append(raw.ask(raw_image(picture(seed), "rgb8")).stamp_ns)
+        assert raw.collector.wait_for(future.done, 10)
+        return future.result(), stamps_ns
+
+    def set_parameter(key, value):
+        request = SetParameters.Request(parameters=[Parameter(key, value=value).to_parameter_msg()])
+        name = f"{RAW}/localizer/set_parameters"
+        assert raw.call(SetParameters, name, request).results[0].successful
+
+    assert raw.collector.wait_for(lambda: raw.node.count_publishers("/initialpose") > 0, 10)
+    response, stamps_ns = asked([3, 3, 3, 3, 3])
+    assert response.success, response.message
+    assert raw.collector.wait_for(lambda: sent, 10)
+    [message] = sent
+    estimate = localizer.localize([picture(3)])[0]
+    assert message.header.frame_id == estimate.frame_id
+    assert stamp_to_ns(message.header.stamp) == stamps_ns[2]
+    position, turn = message.pose.pose.position, message.pose.pose.orientation
+    np.testing.assert_allclose([position.x, position.y, position.z], estimate.position, atol=1e-5)
+    body = ros_tools.rotation_matrix([turn.x, turn.y, turn.z, turn.w])
+    # Of body axes, though the topic pose is of optical ones: AMCL reads a yaw.
+    np.testing.assert_allclose(body[:, 0], viewing_direction(estimate.quaternion), atol=1e-6)
+    np.testing.assert_allclose(message.pose.covariance, estimate.covariance.ravel(), atol=1e-9)
+    for words in ("camera /camera/image_raw", "no mounting", "base_link", "5 answers agree"):
+        assert words in response.message
+    set_parameter("initialpose_timeout", 1.0)
+    set_parameter("initialpose_max_distance", 0.01)
+    try:
+        response, _ = asked([1, 2, 3, 3])
+    finally:
+        set_parameter("initialpose_timeout", 10.0)
+        set_parameter("initialpose_max_distance", 1.0)
+    assert not response.success
+    assert response.message.startswith("2 of 5 answers agreed; the last 4 ")
+    assert len(sent) == 1
+    raw.node.destroy_client(client)
+    raw.node.destroy_subscription(subscription)
 
 
 def test_reload_reads_the_bank_anew_and_keeps_the_old_one_when_it_is_broken(raw, model):

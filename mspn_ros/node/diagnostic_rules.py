@@ -158,6 +158,30 @@ RULES = (
     Rule(
         "WARN",
         "node",
+        "no pose of …",
+        "The camera's mounting is not known to TF (yet), or the scene has no known scale: from "
+        "where the camera is does not follow where the robot is.",
+        "Publish the transform that the text names, or give `mounting` in numbers; set "
+        "`metres_per_unit` when training the scene.",
+    ),
+    Rule(
+        "WARN",
+        "node",
+        "publish_tf: …",
+        "The last pose gave no transform.",
+        "Start what publishes odometry; have the driver stamp its images.",
+    ),
+    Rule(
+        "WARN",
+        "node",
+        "… on … failed (…)",
+        "The network's engine fails, for example out of memory. What stands in for it, if "
+        "anything, is named; the engine is tried again by itself.",
+        "Free memory; after a CUDA error restart the node.",
+    ),
+    Rule(
+        "WARN",
+        "node",
         "no model named: running the demo …",
         "The parameter `model` is empty.",
         "Set `model`.",

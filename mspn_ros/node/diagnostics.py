@@ -73,6 +73,7 @@ class NodeStatus:
     refused: dict[str, str] = field(default_factory=dict)
     scene: str = ""
     pose_axes: str = "optical"
+    pose_of: str = "camera"
     failure: str = ""
     warnings: tuple[str, ...] = ()
     no_frames_timeout_s: float = 5.0
@@ -249,6 +250,7 @@ def _values(status: NodeStatus, recent: _Recent) -> list[tuple[str, str]]:
         ("scene", status.scene),
         ("scenes", str(status.scenes)),
         ("pose_axes", status.pose_axes),
+        ("pose_of", status.pose_of),
         ("model", status.model),
         ("device", status.device),
         ("engine", status.engine),

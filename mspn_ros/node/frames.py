@@ -28,6 +28,7 @@ from mspn_ros.node.messages import (
 )
 from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import allowed_scenes, read_parameter
+from mspn_ros.node.robot_pose import RobotPose
 from mspn_ros.node.stamps import ClockOffset, StampOrder, staleness
 from mspn_ros.node.worker import Milestones
 from mspn_ros.records import ImageHW3, Intrinsics, PoseEstimate, RosError
@@ -67,9 +68,15 @@ class Frames:
     """
 
     def __init__(
-        self, node: Any, localizer: Localizer, outputs: Outputs, log: Callable[[str, str], None]
+        self,
+        node: Any,
+        localizer: Localizer,
+        outputs: Outputs,
+        robot: RobotPose,
+        log: Callable[[str, str], None],
     ) -> None:
         self._node, self._localizer, self._outputs, self._log = node, localizer, outputs, log
+        self._robot = robot
         self._cameras: Sequence[Camera] = ()
         self._best = BestAnswer()
         self._filter, self._filtered_s = SceneFilter(0.0), 0.0
@@ -115,7 +122,8 @@ class Frames:
         """What is to be said as long as it is so."""
         texts = [_unscaled_text(name) for name in sorted(self._unscaled)]
         listeners = [camera.listener for camera in self._cameras if camera.listener is not None]
-        return texts + [_camera_trouble(one) for one in listeners if one.trouble]
+        texts += [_camera_trouble(one) for one in listeners if one.trouble]
+        return texts + self._robot.warnings
 
     def process(self, taken: Sequence[tuple[int, bytes]]) -> list[Milestones | str]:
         """Answer one frame of each of some cameras: (camera, serialized message).
@@ -262,13 +270,18 @@ class Frames:
             camera, estimate = self._cameras[frame.camera], estimates[frame.place]
             scale = self._metres_per_unit(estimate)
             self._outputs.publish_answer(frame.header, camera.label, estimate, scale, axes)
-            answered.append(Answered(frame.camera, frame.stamp_ns, estimate))
+            robot = self._robot.estimate(frame.camera, frame.header, estimate)
+            self._robot.hear(camera.label, frame.header, robot)
+            answered.append(Answered(frame.camera, frame.stamp_ns, robot))
         best = self._best.choose(answered, time.monotonic())
         if best is not None:
             header = next(frame.header for frame in decoded if frame.camera == best.camera)
             scale = self._metres_per_unit(best.estimate)
             self.scene = best.estimate.scene
+            # base_frame's axes are its own.
+            axes = "optical" if self._robot.mounted else axes
             self._outputs.publish_best(header, best.estimate, scale, axes)
+            self._robot.broadcast(header, best.estimate)
 
     def _least_size(self, camera: Camera, height: int, width: int) -> tuple[int, int]:
         """In which an encoded image of this size is needed."""

@@ -109,8 +109,8 @@ CAMERA_INFO = Topic(
 POSE = Topic(
     "pose",
     "geometry_msgs/msg/PoseStamped",
-    "The pose in the scene, in metres where its scale is known. The stamp is the image's, "
-    "`frame_id` the scene's frame.",
+    "The pose of the camera, or of `base_frame` where `mounting` is known, in metres where the "
+    "scene's scale is. The stamp is the image's, `frame_id` the scene's frame or its map's.",
     "with each answer that speaks for the robot and knows the place",
 )
 POSE_WITH_COVARIANCE = Topic(
@@ -150,7 +150,7 @@ SCENE_PROBABILITIES = Topic(
 CAMERA_POSE = Topic(
     "{camera}/pose",
     "geometry_msgs/msg/PoseStamped",
-    "The pose by one named camera's image; the best answer of all cameras is on the topics above.",
+    "One named camera's own pose; the best answer of all cameras is on the topics above.",
     "with each answer of that camera that knows the place",
     optional="for each name in `cameras`",
 )
@@ -161,6 +161,22 @@ SCENES = Topic(
     "backbone_id.",
     "when the node is activated and when the bank has changed",
     Qos(depth=1, latched=True),
+)
+# Not latched: a pose that waited for AMCL to start might no longer be true.
+INITIALPOSE = Topic(
+    "/initialpose",
+    "geometry_msgs/msg/PoseWithCovarianceStamped",
+    "Where the robot is, for AMCL or robot_localization; remap it for a nav2 in a namespace.",
+    "once for each `~/publish_initialpose` that has found answers that agree",
+    Qos(depth=1),
+)
+TF = Topic(
+    "/tf",
+    "tf2_msgs/msg/TFMessage",
+    "The robot's pose as a transform, map -> base or map -> odom.",
+    "with each pose of the robot, where `publish_tf` asks for it",
+    Qos(depth=100),
+    optional="off by default, and only where tf2_ros is installed",
 )
 DIAGNOSTICS = Topic(
     "/diagnostics",
@@ -179,6 +195,8 @@ PUBLISHERS = (
     SCENE_PROBABILITIES,
     CAMERA_POSE,
     SCENES,
+    INITIALPOSE,
+    TF,
     DIAGNOSTICS,
 )
 RELOAD = Service(
@@ -187,7 +205,13 @@ RELOAD = Service(
     "Reads the model again at once and says what changed; the node also watches it, see "
     "[docs/scenes.md](docs/scenes.md#a-running-node).",
 )
-SERVICES = (RELOAD,)
+PUBLISH_INITIALPOSE = Service(
+    "publish_initialpose",
+    "std_srvs/srv/Trigger",
+    "Sends `/initialpose` once several answers agree, for AMCL or robot_localization: "
+    "[docs/navigation.md](docs/navigation.md#kidnapped-robot-amcls-first-pose).",
+)
+SERVICES = (RELOAD, PUBLISH_INITIALPOSE)
 
 # Values of the node's status on /diagnostics; {cause}, {stage} and {row} stand for names.
 DIAGNOSTIC_VALUES = {
@@ -208,6 +232,7 @@ DIAGNOSTIC_VALUES = {
     "scene": "of the last answer",
     "scenes": "in service",
     "pose_axes": "as the parameter",
+    "pose_of": "base_frame, or camera where no mounting is known",
     "model": "the directory",
     "device": "the network runs there",
     "engine": "what runs the backbone",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from std_srvs.srv import Trigger
@@ -30,7 +31,7 @@ from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.cameras import Camera, read_cameras
 from mspn_ros.node.diagnostics import CameraStatus, DiagnosticsReport, NodeStatus, image_source
 from mspn_ros.node.frames import Frames
-from mspn_ros.node.interface import DIAGNOSTICS, RELOAD
+from mspn_ros.node.interface import DIAGNOSTICS, PUBLISH_INITIALPOSE, RELOAD
 from mspn_ros.node.managed import ManagedNode
 from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.parameters import (
@@ -41,6 +42,7 @@ from mspn_ros.node.parameters import (
 )
 from mspn_ros.node.qos import Mismatches
 from mspn_ros.node.reloading import Reloading
+from mspn_ros.node.robot_pose import RobotPose
 from mspn_ros.node.stamps import JUMP_S
 from mspn_ros.node.worker import Milestones, NewestFrameWorker
 from mspn_ros.paths import package_file
@@ -66,6 +68,7 @@ class LocalizerNode(ManagedNode):
         self._reloading: Reloading | None = None
         self._outputs: Outputs | None = None
         self._cameras: tuple[Camera, ...] = ()
+        self._robot: RobotPose | None = None
         self._frames: Frames | None = None
         self._logged_at_s: dict[str, float] = {}
         self._report = DiagnosticsReport()
@@ -94,7 +97,13 @@ class LocalizerNode(ManagedNode):
             self._publish_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
-        self.create_service(Trigger, f"~/{RELOAD.name}", self._on_reload)
+        # A group of their own: the node's lets no frame in while a service awaits.
+        for service, answer in (
+            (RELOAD, self._on_reload),
+            (PUBLISH_INITIALPOSE, self._on_publish_initialpose),
+        ):
+            group = ReentrantCallbackGroup()
+            self.create_service(Trigger, f"~/{service.name}", answer, callback_group=group)
 
     def release(self) -> None:
         """Stop taking frames and let the model and the topics go; safe in any state."""
@@ -103,7 +112,9 @@ class LocalizerNode(ManagedNode):
         self.deactivate()
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._localizer = self._reloading = self._frames = None
+        if self._robot is not None:
+            self._robot.close()
+        self._outputs = self._localizer = self._reloading = self._frames = self._robot = None
 
     # What the transitions do, see ManagedNode.
 
@@ -112,6 +123,7 @@ class LocalizerNode(ManagedNode):
         # Before the model is read: what changes meanwhile shows at the first look.
         watch = ModelWatch(self._model_dir())
         try:
+            self._robot = RobotPose(self, read_cameras(self), self._log_throttled)
             localizer = Localizer.load(
                 self._model_dir(),
                 read_parameter(self, "device"),
@@ -125,13 +137,14 @@ class LocalizerNode(ManagedNode):
             )
         except BaseException:
             watch.close()
+            self.release()
             raise
         # A full collection goes through all that torch and ROS have imported, half a second in
         # which every thread stands still; a reload would set it off while frames come.
         gc.collect()
         gc.freeze()
         self._localizer = localizer
-        self._frames = Frames(self, localizer, self._outputs, self._log_throttled)
+        self._frames = Frames(self, localizer, self._outputs, self._robot, self._log_throttled)
         self._reloading = Reloading(self, localizer, watch, self._take_in)
         self.get_logger().info(
             f"{self._model_text()}: {len(localizer.scenes)} scenes, engine={localizer.engine} "
@@ -180,6 +193,8 @@ class LocalizerNode(ManagedNode):
         self._worker.stop()
         if self._frames is not None:
             self._frames.end()
+        if self._robot is not None:
+            self._robot.stop("the node was deactivated")
 
     def _on_time_jump(self, jump: Any) -> None:
         if self._frames is not None:
@@ -242,6 +257,12 @@ class LocalizerNode(ManagedNode):
             response.success, response.message = await self._reloading.now()
         return response
 
+    async def _on_publish_initialpose(self, request: Any, response: Any) -> Any:
+        if self._robot is None or not self._cameras:
+            response.message = "the node takes no frames; configure and activate it first"
+            return response
+        return await self._robot.initial_pose.answer(response)
+
     def _publish_diagnostics(self) -> None:
         localizer, frames = self._localizer, self._frames
         warnings = frames.warnings if frames is not None else []
@@ -273,6 +294,8 @@ class LocalizerNode(ManagedNode):
         images = {camera.topic for camera in self._cameras}
         others = [text for topic in mismatches.keys() - images for text in mismatches[topic]]
         status.warnings += tuple(sorted(others))
+        if self._robot is not None:
+            status.pose_of = self._robot.base_frame if self._robot.mounted else "camera"
         message = self._report.message(status, time.monotonic())
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

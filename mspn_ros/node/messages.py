@@ -29,16 +29,29 @@ from mspn_ros.images import (
     decode_raw,
 )
 from mspn_ros.inference.catalogue import SceneInfo
-from mspn_ros.records import UNKNOWN_SCENE, UNKNOWN_SCENE_ID, ImageError, ImageHW3, PoseEstimate
+from mspn_ros.records import (
+    UNKNOWN_SCENE,
+    UNKNOWN_SCENE_ID,
+    Array,
+    ImageError,
+    ImageHW3,
+    PoseEstimate,
+)
 
 # Rotation from body axes (x forward, y left, z up) to optical axes (x right, y down, z forward),
 # the inverse of the camera joint in REP-103: columns are the body axes seen from the camera.
-_BODY_TO_OPTICAL = Rotation.from_matrix([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+BODY_TO_OPTICAL = Rotation.from_matrix([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
 
 
 def stamp_to_ns(stamp: Any) -> int:
     """``builtin_interfaces/Time`` -> nanoseconds."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def ns_to_stamp(stamp_ns: int) -> Time:
+    """Nanoseconds -> ``builtin_interfaces/Time``."""
+    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
+    return Time(sec=sec, nanosec=nanosec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +248,7 @@ def pose_stamped(stamp: Any, estimate: PoseEstimate, scale: float, axes: str) ->
     assert estimate.quaternion is not None
     rotation = Rotation.from_quat(estimate.quaternion)
     if axes == "body":
-        rotation = rotation * _BODY_TO_OPTICAL
+        rotation = rotation * BODY_TO_OPTICAL
     pose = PoseMessage()
     position = pose.position
     position.x, position.y, position.z = (float(v) * scale for v in estimate.position)
@@ -250,16 +263,25 @@ def pose_with_covariance(
     """``pose`` with the estimate's covariance, scaled like its position; None where it has none.
 
     6x6 row-major in m^2 and rad^2 about the fixed axes of the frame (REP-103), hence the same
-    for both choices of camera axes. Zeros, negative variances and NaN are never published: a
-    filter would take zeros for perfect certainty.
+    for both choices of camera axes.
     """
-    if estimate.covariance is None:
-        return None
-    units = np.array([scale, scale, scale, 1.0, 1.0, 1.0])
-    covariance = np.asarray(estimate.covariance, np.float64) * np.outer(units, units)
-    if not np.isfinite(covariance).all() or not (np.diag(covariance) > 0).all():
+    covariance = covariance_in_metres(estimate, scale)
+    if covariance is None:
         return None
     message = PoseWithCovarianceStamped(header=pose.header)
     message.pose.pose = pose.pose
     message.pose.covariance = covariance.ravel()
     return message
+
+
+def covariance_in_metres(estimate: PoseEstimate, scale: float) -> Array | None:
+    """The estimate's (6, 6) covariance, its position times ``scale``; None where it has none.
+
+    Zeros, negative variances and NaN are none: a filter would take zeros for perfect certainty.
+    """
+    if estimate.covariance is None:
+        return None
+    units = np.array([scale, scale, scale, 1.0, 1.0, 1.0])
+    covariance = np.asarray(estimate.covariance, np.float64) * np.outer(units, units)
+    usable = np.isfinite(covariance).all() and (np.diag(covariance) > 0).all()
+    return covariance if usable else None

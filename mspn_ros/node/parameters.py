@@ -12,7 +12,7 @@ from typing import Any, Literal
 from mspn_ros.inference.engine_names import AUTO, ENGINES
 from mspn_ros.records import MOST_CAMERAS, ConfigError
 
-Value = str | bool | float | tuple[str, ...]
+Value = str | bool | int | float | tuple[str, ...]
 # A name that ROS takes, ASCII and not longer than DDS has room for.
 _TOPIC = r"(?=.{1,200}$)(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*"
 # In which states a parameter may be set that is read at that time.
@@ -41,8 +41,9 @@ class NodeParameter:
 
     @property
     def type_name(self) -> str:
-        """The ROS type: ``string``, ``bool``, ``double`` or ``string_array``."""
-        kinds = {str: "string", bool: "bool", float: "double", tuple: "string_array"}
+        """The ROS type: ``string``, ``bool``, ``integer``, ``double`` or ``string_array``."""
+        kinds = {str: "string", bool: "bool", int: "integer", float: "double"}
+        kinds[tuple] = "string_array"
         return kinds[type(self.default)]
 
     @property
@@ -124,12 +125,64 @@ PARAMETERS = (
         "Where the camera (x forward, z up) is in base_frame, in metres and radians; poses are "
         "then those of base_frame. tf asks TF; empty: unknown, poses are the camera's.",
         per_camera=True,
+        read_at="configure",
     ),
     NodeParameter(
         "base_frame",
         "base_link",
         "The robot's frame, for mountings.",
         pattern=r"[A-Za-z_][\w/]*",
+        read_at="configure",
+    ),
+    NodeParameter(
+        "publish_tf",
+        "none",
+        "Transform to broadcast with each pose; needs tf2_ros, a mounting, and nobody else who "
+        "broadcasts it: the frame_id of poses to base_frame, or to odom_frame.",
+        choices=("none", "map_to_base", "map_to_odom"),
+        read_at="configure",
+    ),
+    NodeParameter(
+        "odom_frame",
+        "odom",
+        "Frame of the odometry, for map_to_odom.",
+        pattern=r"[A-Za-z_][\w/]*",
+        read_at="configure",
+    ),
+    NodeParameter(
+        "transform_tolerance",
+        0.2,
+        "Seconds by which map_to_odom is dated ahead, as it holds for longer than the image.",
+        bounds=(0.0, 10.0),
+        read_at="configure",
+    ),
+    NodeParameter(
+        "initialpose_answers",
+        5,
+        "Answers that have to agree before ~/publish_initialpose sends their pose.",
+        bounds=(1, 50),
+        changeable=True,
+    ),
+    NodeParameter(
+        "initialpose_timeout",
+        10.0,
+        "Seconds after which ~/publish_initialpose gives up.",
+        bounds=(0.1, 600.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "initialpose_max_distance",
+        1.0,
+        "Metres that two agreeing answers may be apart, whatever their covariances say.",
+        bounds=(0.01, 1000.0),
+        changeable=True,
+    ),
+    NodeParameter(
+        "initialpose_max_angle",
+        0.35,
+        "Radians that two agreeing answers may be turned from each other.",
+        bounds=(0.01, 3.15),
+        changeable=True,
     ),
     NodeParameter(
         "device",
@@ -362,7 +415,12 @@ def camera_names(node: Any) -> tuple[str, ...]:
 
 def read_camera_parameter(node: Any, camera: str, name: str) -> Any:
     """The value of a ``per_camera`` parameter for the camera of that name; "" has none."""
-    return read_parameter(node, f"{camera}.{name}" if camera else name)
+    return read_parameter(node, camera_parameter(camera, name))
+
+
+def camera_parameter(camera: str, name: str) -> str:
+    """What a ``per_camera`` parameter is called for the camera of that name."""
+    return f"{camera}.{name}" if camera else name
 
 
 def _of_camera(row: NodeParameter, camera: str, value: Value) -> NodeParameter:
@@ -386,7 +444,7 @@ def warn_of_unknown_parameters(node: Any) -> None:
 
 
 def _descriptor(row: NodeParameter) -> Any:
-    from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
     descriptor = ParameterDescriptor(
         description=row.description,
@@ -396,5 +454,8 @@ def _descriptor(row: NodeParameter) -> Any:
     )
     if row.bounds is not None:
         low, high = row.bounds
-        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        if isinstance(row.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     return descriptor
