@@ -156,7 +156,7 @@ def robot_with(parameter_file=None, **parameters):
             use_global_arguments=False,
         )
         try:
-            declare_parameters(node)
+            declare_parameters(node, lambda: "unconfigured")
             log = {}
             robot = RobotPose(node, read_cameras(node), log.__setitem__)
             yield node, robot, log
