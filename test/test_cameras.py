@@ -320,11 +320,12 @@ def test_diagnostics_have_the_values_that_the_interface_page_lists_and_no_others
         for key in DIAGNOSTIC_VALUES
     }
     assert collector.wait_for(lambda: "latency_p50_ms" in collector.diagnostics, 10)
-    for value in {*collector.diagnostics, *collector.cameras["front"]}:
+    values = {*collector.diagnostics, *collector.cameras["front"]}
+    for value in values:
         assert any(re.fullmatch(name, value) for name in names.values()), value
     for key, name in names.items():
         if "{row}" not in key:
-            assert any(re.fullmatch(name, value) for value in collector.diagnostics), key
+            assert any(re.fullmatch(name, value) for value in values), key
 
 
 def test_names_that_cameras_cannot_have_are_refused():

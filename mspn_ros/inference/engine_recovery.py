@@ -62,8 +62,9 @@ class EngineRecovery:
 
         ``now_s``: seconds of a steady clock.
         """
-        if self._answered >= _PROVEN:
-            self._wait_s = _FIRST_WAIT_S
+        # What stands in proves nothing of the engine that is to come back.
+        if self._answered >= _PROVEN and not self._stands_in:
+            self._wait_s, self._not_before_s = _FIRST_WAIT_S, 0.0
         if self.trouble and not self._stands_in and not self._failures:
             self.trouble = ""
             return Recovered(None, f"{_name(model)} answers again")
