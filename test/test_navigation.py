@@ -13,8 +13,8 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from test_tf import robot_with
 
 from mspn_ros.node import NAMESPACE, NODE_NAME
+from mspn_ros.node.declared_parameters import read_parameter
 from mspn_ros.node.outputs import Outputs
-from mspn_ros.node.parameters import read_parameter
 
 REPO = Path(__file__).resolve().parent.parent
 FILES = {"nav2_amcl.yaml": "amcl", "robot_localization.yaml": "ekf_filter_node_map"}

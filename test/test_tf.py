@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 
 from mspn_ros.node.cameras import read_cameras
+from mspn_ros.node.declared_parameters import declare_parameters
 from mspn_ros.node.messages import ns_to_stamp, stamp_to_ns
 from mspn_ros.node.mounting import RigidTransform
-from mspn_ros.node.parameters import declare_parameters
 from mspn_ros.node.robot_pose import RobotPose
 from mspn_ros.node.tf_output import TfOutput, map_from_odom, require_tf_frames
 from mspn_ros.node.transforms import rigid_transform, transform_stamped

@@ -12,8 +12,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.node.camera_info import CameraListener
+from mspn_ros.node.declared_parameters import camera_names, read_camera_parameter
 from mspn_ros.node.interface import image_qos
-from mspn_ros.node.parameters import camera_names, read_camera_parameter
 from mspn_ros.node.qos import Mismatches
 
 

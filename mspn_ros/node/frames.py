@@ -19,6 +19,7 @@ from mspn_ros.inference.scene_filter import SceneFilter
 from mspn_ros.node.best_answer import Answered, BestAnswer
 from mspn_ros.node.camera_info import CameraListener
 from mspn_ros.node.cameras import Camera
+from mspn_ros.node.declared_parameters import allowed_scenes, read_parameter
 from mspn_ros.node.messages import (
     decode_image,
     pose_is_finite,
@@ -27,7 +28,6 @@ from mspn_ros.node.messages import (
     stamp_to_ns,
 )
 from mspn_ros.node.outputs import Outputs
-from mspn_ros.node.parameters import allowed_scenes, read_parameter
 from mspn_ros.node.robot_pose import RobotPose
 from mspn_ros.node.stamps import ClockOffset, StampOrder, staleness
 from mspn_ros.node.worker import Milestones

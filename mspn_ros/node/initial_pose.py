@@ -16,9 +16,9 @@ from rclpy.task import Future
 from scipy.spatial.transform import Rotation
 
 from mspn_ros.node.agreement import Agreed, Agreement, Bounds, PoseAnswer
+from mspn_ros.node.declared_parameters import read_parameter
 from mspn_ros.node.interface import INITIALPOSE
 from mspn_ros.node.messages import ns_to_stamp
-from mspn_ros.node.parameters import read_parameter
 
 
 @dataclass(slots=True)

@@ -29,17 +29,17 @@ from mspn_ros.inference.localizer import Localizer
 from mspn_ros.inference.model_watch import ModelWatch
 from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.cameras import Camera, read_cameras
-from mspn_ros.node.diagnostics import CameraStatus, DiagnosticsReport, NodeStatus, image_source
-from mspn_ros.node.frames import Frames
-from mspn_ros.node.interface import DIAGNOSTICS, PUBLISH_INITIALPOSE, RELOAD
-from mspn_ros.node.managed import ManagedNode
-from mspn_ros.node.outputs import Outputs
-from mspn_ros.node.parameters import (
+from mspn_ros.node.declared_parameters import (
     allowed_scenes,
     declare_parameters,
     read_parameter,
     warn_of_unknown_parameters,
 )
+from mspn_ros.node.diagnostics import CameraStatus, DiagnosticsReport, NodeStatus, image_source
+from mspn_ros.node.frames import Frames
+from mspn_ros.node.interface import DIAGNOSTICS, PUBLISH_INITIALPOSE, RELOAD
+from mspn_ros.node.managed import ManagedNode
+from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.qos import Mismatches
 from mspn_ros.node.reloading import Reloading
 from mspn_ros.node.robot_pose import RobotPose

@@ -34,8 +34,8 @@ def main(args: Sequence[str] | None = None) -> int:
     ending = _Ending()
     node, executor = None, None
     try:
+        from mspn_ros.node.declared_parameters import read_parameter
         from mspn_ros.node.localizer_node import LocalizerNode
-        from mspn_ros.node.parameters import read_parameter
 
         _init_ros(list(sys.argv[1:] if args is None else args))
         node = LocalizerNode()

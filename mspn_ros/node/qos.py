@@ -28,7 +28,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 
-from mspn_ros.node.parameters import given_at_start
+from mspn_ros.node.declared_parameters import given_at_start
 from mspn_ros.records import ConfigError
 
 _MOST_DEPTH = 1000

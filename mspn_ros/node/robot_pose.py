@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from mspn_ros.node.agreement import PoseAnswer
 from mspn_ros.node.cameras import CameraConfig
+from mspn_ros.node.declared_parameters import camera_parameter, read_parameter
 from mspn_ros.node.initial_pose import InitialPose
 from mspn_ros.node.messages import BODY_TO_OPTICAL, covariance_in_metres, stamp_to_ns
 from mspn_ros.node.mounting import (
@@ -22,7 +23,6 @@ from mspn_ros.node.mounting import (
     parse_mounting,
     require_all_or_none,
 )
-from mspn_ros.node.parameters import camera_parameter, read_parameter
 from mspn_ros.node.tf_output import MAP_TO_ODOM, NO_TF, TfOutput, require_tf_frames
 from mspn_ros.node.transforms import Transforms, require_tf2
 from mspn_ros.records import ConfigError, MspnError, PoseEstimate, RosError
