@@ -15,6 +15,7 @@ from test_tf import robot_with
 from mspn_ros.node import NAMESPACE, NODE_NAME
 from mspn_ros.node.declared_parameters import read_parameter
 from mspn_ros.node.outputs import Outputs
+from mspn_ros.node.qos import Mismatches
 
 REPO = Path(__file__).resolve().parent.parent
 FILES = {"nav2_amcl.yaml": "amcl", "robot_localization.yaml": "ekf_filter_node_map"}
@@ -42,7 +43,7 @@ def test_the_node_takes_the_file_and_publishes_what_it_says(name):
     with robot_with(REPO / "config" / name) as (node, robot, _):
         for key, value in ours.items():
             assert read_parameter(node, key) == value
-        outputs = Outputs(node)
+        outputs = Outputs(node, Mismatches(node, lambda key, text: None))
         topics = {publisher.topic_name: publisher.msg_type for publisher in node.publishers}
         assert topics["/initialpose"] is PoseWithCovarianceStamped
         if "pose0" in others:
