@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean check-python check-shm
+.PHONY: help setup demo test soak lint clean check-python check-shm
 
 help: ## Show the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ demo: $(READY) check-shm ## Play a bag into the real node and report (under 3 mi
 # One thread a process: tests start several, and OpenMP's threads spin while they wait for a core.
 test: lint $(RENDERS) check-shm ## Lint, then run all tests (under 15 minutes)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest
+
+# MINUTES, CAMERAS, HZ and OUTPUT may be given: make soak MINUTES=5
+soak: $(READY) check-shm ## Run a node for half an hour under four cameras and count every frame
+	@$(VENV)/bin/python test/soak.py --minutes $(or $(MINUTES),30) --cameras $(or $(CAMERAS),4) \
+		--hz $(or $(HZ),30) --output $(or $(OUTPUT),soak)
 
 lint: $(READY) ## Check style and types
 	@$(VENV)/bin/ruff check .

@@ -160,7 +160,7 @@ class _Bench:
         seconds: float,
     ) -> NodeResult:
         self._begin()
-        memory_start_mb = self._memory_mb()
+        memory_start_mb = self._process.memory_mb()
         for camera in cameras:
             camera.begin(each_hz, seconds)
         by_camera = dict(zip(self._topics, (camera.played() for camera in cameras), strict=True))
@@ -169,7 +169,7 @@ class _Bench:
         # Nothing came since the load before had settled.
         before, self._status = self._status, self._settled(published[-1][1])
         after = self._status[""]
-        memory_end_mb = self._memory_mb()
+        memory_end_mb = self._process.memory_mb()
         counts = FrameCounts.between(before[""], after)
         records = [r for r in self._collector.records(published) if r.processed and not r.rejected]
         ages_ms = [1e3 * (r.pose_latency_s or r.latency_s or 0.0) for r in records]
@@ -226,16 +226,6 @@ class _Bench:
             self._process.check()
             if not done or not future.result().success:
                 raise RosError(f"the localizer does not change its state within {_STATE_S:.0f} s")
-
-    def _memory_mb(self) -> float:
-        """Resident memory of the node without shared segments, which are DDS's and filled once."""
-        status = Path(f"/proc/{self._process.process.pid}/status").read_text()
-        kb = {
-            name: int(value.split()[0])
-            for name, _, value in (line.partition(":") for line in status.splitlines())
-            if name in ("VmRSS", "RssShmem")
-        }
-        return (kb["VmRSS"] - kb.get("RssShmem", 0)) / 1024
 
 
 def _fates(published: int, counts: FrameCounts) -> dict[str, int]:

@@ -112,6 +112,12 @@ class Collector:
             records.append(_record(stamp_ns, published_s, published[0][1], answer, pose))
         return tuple(records)
 
+    def forget(self) -> None:
+        """Let answers and poses go, for who collects for hours."""
+        with self._changed:
+            self._answers.clear()
+            self._poses.clear()
+
     def _spin(self) -> None:
         while self._running:
             self._executor.spin_once(timeout_sec=0.1)
