@@ -326,6 +326,8 @@ def plot(track: Track, path: Path) -> None:
     rows[3].plot(*np.array(seen).T, ".", ms=2, color=ESTIMATE_COLOUR)
     rows[3].set_yticks(range(len(names)), names)
     rows[3].set_xlabel("seconds; lines: a scene renamed or replaced, the node paused (dashed)")
+    for axis in rows:
+        axis.set_xlim(0, track.memory[-1][0])
     for at_s, event in track.events:
         style = "--" if event.startswith("deactivated") else "-"
         for axis in rows:
