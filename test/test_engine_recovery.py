@@ -3,7 +3,9 @@
 """An engine that fails while it serves: another stands in until it works again."""
 
 import shutil
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +132,6 @@ def test_where_nothing_can_be_made_it_is_said_tried_again_and_the_engine_may_com
     assert "no engine can be made in its place" in said
     assert str(model) in said
     assert localizer.engine_trouble == said
-    assert localizer.recover() == ""  # it waits before it tries again
     broken.error = None
     assert localizer.localize([PICTURE])
     assert localizer.recover() == "torch_bfloat16 on cpu answers again"
@@ -201,6 +202,28 @@ def test_a_reload_keeps_to_the_engine_that_stands_in(made, tmp_path):
     assert localizer.engine == "torch_float32"
     until_said(localizer)
     assert localizer.engine == "torch_bfloat16"
+
+
+def test_help_needs_no_threads(made):
+    """OpenMP makes some for each thread that computes, and ends the process where it cannot."""
+    localizer, _ = failing(made)
+    fail(localizer)
+    threads = []
+
+    def recover():
+        threads.append(len(list(Path("/proc/self/task").iterdir())))
+        assert "stands in" in localizer.recover()
+        threads.append(len(list(Path("/proc/self/task").iterdir())))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        other = threading.Thread(target=recover)
+        other.start()
+        other.join()
+    finally:
+        torch.set_num_threads(before)
+    assert threads[0] == threads[1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device present")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from mspn_ros.inference.engine_names import PLAIN
+from mspn_ros.inference.engines import one_thread
 from mspn_ros.inference.model_reader import LoadedModel, ModelReader
 from mspn_ros.records import MspnError
 
@@ -72,11 +73,13 @@ class EngineRecovery:
             return None
         if self._failures >= FAILURES:
             self._wait(now_s)
-            return self._replace(model)
+            with one_thread():
+                return self._replace(model)
         if not self._stands_in:
             return None
         self._wait(now_s)
-        return self._come_back()
+        with one_thread():
+            return self._come_back()
 
     def _replace(self, model: LoadedModel) -> Recovered | None:
         failed = f"{_name(model)} failed ({self._reason})"

@@ -123,6 +123,17 @@ def beside(engine: Engine) -> Iterator[None]:
     if not engine.shares_cores:
         yield
         return
+    with one_thread():
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While entered, PyTorch does what this thread asks for without any other.
+
+    OpenMP makes threads for every thread that asks for the first time, and ends the process where
+    it cannot, as without memory.
+    """
     with _borrowing:
         _borrowed.append(usual_threads())
     torch.set_num_threads(1)
