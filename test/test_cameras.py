@@ -5,6 +5,7 @@
 import importlib.util
 import re
 import time
+import uuid
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,9 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ro
 import ros_tools
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from models import make_tiny_model
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from ros_tools import raw_image
 from sensor_msgs.msg import CompressedImage, Image
@@ -38,6 +41,7 @@ from mspn_ros.node.mounting import base_estimate, parse_mounting
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.session import with_stamp
 from mspn_ros.records import PoseEstimate
+from mspn_ros.store.scene_bank import SceneBank
 
 SECOND = 10**9
 
@@ -103,7 +107,21 @@ def test_what_is_published_of_different_cameras_does_not_go_back_in_time():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("cameras") / "model")
+    """Of three scenes: hall, lab, and a cellar of unknown scale that no image is taken for."""
+    path = make_tiny_model(tmp_path_factory.mktemp("cameras") / "model")
+    with SceneBank(path, read_only=False) as bank:
+        row = bank.read().rows[0]
+        bank.add(
+            replace(
+                row,
+                id=0,
+                name="cellar",
+                uuid=str(uuid.uuid4()),
+                classifier_bias=-100.0,
+                metres_per_unit=None,
+            )
+        )
+    return path
 
 
 MOUNTINGS = {
@@ -228,6 +246,34 @@ def test_initialpose_is_of_base_frame_whichever_cameras_agree(robot, model):
     found = [pose.position.x, pose.position.y, pose.position.z]
     np.testing.assert_allclose(found, expected.position, atol=1e-5)
     np.testing.assert_allclose(sent[0].pose.covariance, expected.covariance.ravel(), atol=1e-6)
+
+
+def test_no_pose_of_the_robot_is_made_up_where_metres_mean_nothing(robot):
+    collector, publishers, poses, node = robot
+    client = node.create_client(SetParameters, "/three/localizer/set_parameters")
+    assert client.wait_for_service(10)
+
+    def force(scene):
+        parameter = Parameter("scene", value=scene).to_parameter_msg()
+        future = client.call_async(SetParameters.Request(parameters=[parameter]))
+        assert collector.wait_for(future.done, 10)
+        assert future.result().results[0].successful
+
+    cdr, sent = serialize_message(raw_image(picture(1), "rgb8")), (time.time_ns(), 0.0)
+    count = len(poses["front"])
+    force("cellar")
+    try:
+        publishers["front"].publish(with_stamp(cdr, sent[0]))
+        # The camera's own pose is published; the robot's would be right after it.
+        assert collector.wait_for(lambda: len(poses["front"]) > count, 10)
+        assert collector.wait_for(lambda: collector.records([sent])[0].processed, 10)
+        [record] = collector.records([sent])
+        assert record.scene == "cellar"
+        assert record.reason.startswith("no pose of base_link: scene 'cellar' has no known scale")
+        assert collector.wait_for(lambda: collector.diagnostics["scene"] == "cellar", 10)
+        assert collector.records([sent])[0].pose is None
+    finally:
+        force("")
 
 
 def _compressed(image):

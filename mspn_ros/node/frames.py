@@ -269,8 +269,10 @@ class Frames:
         for frame in decoded:
             camera, estimate = self._cameras[frame.camera], estimates[frame.place]
             scale = self._metres_per_unit(estimate)
-            self._outputs.publish_answer(frame.header, camera.label, estimate, scale, axes)
             robot = self._robot.estimate(frame.camera, frame.header, estimate)
+            self._outputs.publish_answer(
+                frame.header, camera.label, estimate, scale, axes, robot.reason
+            )
             self._robot.hear(camera.label, frame.header, robot)
             answered.append(Answered(frame.camera, frame.stamp_ns, robot))
         best = self._best.choose(answered, time.monotonic())

@@ -64,14 +64,14 @@ class Outputs:
         self._answer.publish(String(data=answer_json(header, camera, None, reason, cause)))
 
     def publish_answer(
-        self, header: Any, camera: str, estimate: PoseEstimate, scale: float, axes: str
+        self, header: Any, camera: str, estimate: PoseEstimate, scale: float, axes: str, reason: str
     ) -> None:
         """One camera's answer and, where it has a topic for that and knows the place, its pose.
 
         ``camera``: its name, or its topic. ``scale`` (metres per unit of the scene) and ``axes``:
-        see ``messages.pose_stamped``.
+        see ``messages.pose_stamped``. ``reason``: why it gives no pose of the robot, or empty.
         """
-        text = answer_json(header, camera, estimate, estimate.reason, None)
+        text = answer_json(header, camera, estimate, reason, None)
         self._answer.publish(String(data=text))
         if estimate.known and camera in self._camera_poses:
             pose = pose_stamped(header.stamp, estimate, scale, axes)
