@@ -279,7 +279,7 @@ def run(
         for number in range(rounds):
             soak.round(number, hz, round_s)
             update(number + 1, rounds)
-        device = (soak.collector.diagnostics or {}).get("engine", "")
+        engine = (soak.collector.diagnostics or {}).get("engine", "")
     start_mb, end_mb, slope = memory_growth(soak.track.memory)
     total = sum(soak.fates.values(), Counter())
     growth = end_mb / start_mb - 1
@@ -291,7 +291,7 @@ def run(
         "minutes": minutes,
         "cameras": cameras,
         "hz": hz,
-        "engine": device,
+        "engine": engine,
         "frames": {fate: total[fate] for fate in FATES},
         "by_camera": {name: {f: fates[f] for f in FATES} for name, fates in soak.fates.items()},
         "memory_start_mb": start_mb,

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mspn_ros.node.stamps import JUMP_NS
 from mspn_ros.records import PoseEstimate
 
 # A camera's last answer counts until its next one, or until the camera has been silent for this
 # long: the others then speak without it.
 _SILENT_S = 0.5
-# Frames of different cameras may come in another order than they were taken, by less than this;
-# more is another clock, or a bag that begins anew.
-_DISORDER_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +58,7 @@ class BestAnswer:
         last = self._published
         if last is None or last.camera == answer.camera:
             return False
-        return 0 < last.stamp_ns - answer.stamp_ns < _DISORDER_NS
+        return 0 < last.stamp_ns - answer.stamp_ns < JUMP_NS
 
 
 def _best(answers: Sequence[Answered]) -> Answered | None:

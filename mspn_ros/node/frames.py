@@ -29,13 +29,9 @@ from mspn_ros.node.messages import (
 )
 from mspn_ros.node.outputs import Outputs
 from mspn_ros.node.robot_pose import RobotPose
-from mspn_ros.node.stamps import ClockOffset, StampOrder, staleness
+from mspn_ros.node.stamps import JUMP_S, ClockOffset, StampOrder, staleness
 from mspn_ros.node.worker import Milestones
 from mspn_ros.records import ImageHW3, Intrinsics, PoseEstimate, RosError
-
-# Cameras of one robot stamp their images within this of each other, in seconds: a turn's frames
-# may be a little older than those of the turn before.
-_DISORDER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +167,12 @@ class Frames:
 
     def _begin_anew(self) -> None:
         self._anew = False
-        self._best, self._filter, self._filtered_s = BestAnswer(), SceneFilter(0.0), 0.0
+        self._forget()
         self._orders = tuple(StampOrder() for _ in self._cameras)
+
+    def _forget(self) -> None:
+        """What answers of before say of those to come."""
+        self._best, self._filter, self._filtered_s = BestAnswer(), SceneFilter(0.0), 0.0
 
     def _check_time(self, number: int, stamp_ns: int) -> None:
         """Raise StaleError for a frame that would give a stale pose."""
@@ -182,7 +182,7 @@ class Frames:
         if order == "late":
             raise StaleError("late", "a newer image of this camera came before it")
         if order == "anew":
-            self._best, self._filter = BestAnswer(), SceneFilter(0.0)
+            self._forget()
         if stale := staleness(stamp_ns, now_ns, read_parameter(self._node, "max_age")):
             raise StaleError("stale", stale)
 
@@ -259,7 +259,7 @@ class Frames:
         And later than the turn's before, if that was of other cameras.
         """
         stamp_s = max(frame.stamp_ns for frame in decoded) / 1e9
-        if len(self._cameras) > 1 and 0 <= self._filtered_s - stamp_s < _DISORDER_S:
+        if len(self._cameras) > 1 and 0 <= self._filtered_s - stamp_s < JUMP_S:
             return self._filtered_s + 1e-3
         return stamp_s
 

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 # A stamp that lies further back than this is no frame that came late: a bag began anew, or a clock
-# was set. Less is a frame that has been overtaken on its way.
+# was set. Less is a frame that has been overtaken on its way, or one of another camera.
 JUMP_S = 1.0
+JUMP_NS = round(JUMP_S * 1e9)
 # Ages of so many frames tell how far clocks are apart.
 _AGES = 30
 # Clocks that are further apart than this are told of: a frame is seldom so long on its way.

@@ -13,11 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from mspn_ros.node.messages import ns_to_stamp, stamp_to_ns
 from mspn_ros.node.mounting import RigidTransform
+from mspn_ros.node.stamps import JUMP_NS
 from mspn_ros.node.transforms import transform_stamped
 from mspn_ros.records import ConfigError, PoseEstimate, RosError
-
-# Stamps that are earlier by so much are of a clock that was set back, or of a bag that begins anew.
-_SET_BACK_NS = 1_000_000_000
 
 NO_TF, MAP_TO_BASE, MAP_TO_ODOM = "none", "map_to_base", "map_to_odom"
 
@@ -91,7 +89,7 @@ class TfOutput:
             # To TF, zero means whatever is newest.
             self.trouble = "publish_tf: the images have no stamp"
             return
-        if 0 <= self._last_ns - stamp_ns < _SET_BACK_NS:
+        if 0 <= self._last_ns - stamp_ns < JUMP_NS:
             return
         parent_from_child = RigidTransform(
             np.asarray(estimate.position), Rotation.from_quat(estimate.quaternion)
