@@ -24,7 +24,7 @@ demo: $(READY) check-shm ## Play a bag into the real node and report (under 3 mi
 	@$(VENV)/bin/mspn demo
 
 # One thread a process: tests start several, and OpenMP's threads spin while they wait for a core.
-test: lint $(RENDERS) check-shm ## Lint, then run all tests (under 15 minutes)
+test: lint $(RENDERS) check-shm ## Lint, then run all tests (about 15 minutes)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest
 
 # MINUTES, CAMERAS, HZ and OUTPUT may be given: make soak MINUTES=5
