@@ -11,9 +11,13 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c '$(FIT)' 2>/dev/null && echo $$p && break; done)
 # ROS 2 traffic of the demo and of the tests stays on this machine.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+MINUTES ?= 30
+CAMERAS ?= 4
+HZ ?= 30
+OUT ?= soak
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean check-python check-shm
+.PHONY: help setup demo test soak lint clean check-python check-shm
 
 help: ## Show the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -26,6 +30,10 @@ demo: $(READY) check-shm ## Play a bag into the real node and report (under 3 mi
 # One thread a process: tests start several, and OpenMP's threads spin while they wait for a core.
 test: lint $(RENDERS) check-shm ## Lint, then run all tests (under 15 minutes)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest
+
+soak: $(READY) check-shm ## Load a changing node: MINUTES=30 CAMERAS=4 HZ=30 (OUT=soak)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python test/soak.py \
+		--minutes $(MINUTES) --cameras $(CAMERAS) --hz $(HZ) --out $(OUT)
 
 lint: $(READY) ## Check style and types
 	@$(VENV)/bin/ruff check .

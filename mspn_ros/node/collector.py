@@ -10,6 +10,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,16 @@ class Collector:
                 pose = next(poses.get(stamp_ns, iter(())), None)
             records.append(_record(stamp_ns, published_s, published[0][1], answer, pose))
         return tuple(records)
+
+    def take(self) -> tuple[list[tuple[dict[str, Any], float]], list[tuple[PoseStamped, float]]]:
+        """All (answer, time) and (pose, time) since the last call, as they came; forgets them."""
+        with self._changed:
+            answers, self._answers = self._answers, defaultdict(list)
+            poses, self._poses = self._poses, defaultdict(list)
+        return (
+            sorted(chain(*answers.values()), key=itemgetter(1)),
+            sorted(chain(*poses.values()), key=itemgetter(1)),
+        )
 
     def _spin(self) -> None:
         while self._running:

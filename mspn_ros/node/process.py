@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from mspn_ros.node.transport import process_environment
@@ -73,6 +74,16 @@ class LocalizerProcess:
         """All that the process has written so far."""
         self._log.seek(0)
         return self._log.read()
+
+    def memory_mb(self) -> float:
+        """Resident memory without shared segments, which are DDS's and filled once."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        kb = {
+            name: int(value.split()[0])
+            for name, _, value in (line.partition(":") for line in status.splitlines())
+            if name in ("VmRSS", "RssShmem")
+        }
+        return (kb["VmRSS"] - kb.get("RssShmem", 0)) / 1024
 
     def check(self) -> None:
         """Raise RosError if the process has ended."""
