@@ -54,6 +54,8 @@ RELOADS = ("rename", "exchange", "remove", "add")
 FAULTS = ("deactivate", "kill")
 # Seconds for the node to follow a change, to answer again; that it stays inactive.
 _FOLLOW_S, _INACTIVE_S = 120.0, 1.0
+# Seconds without an event at the end, at least.
+_PEACE_S = 1.0
 # Seconds between two looks at the node's memory.
 _SAMPLE_S = 1.0
 # Of the exchanged backbone's weights: other numbers, next to the same poses.
@@ -139,7 +141,7 @@ class Soak:
         self._cameras: dict[str, CameraProcess] = {}
         self._journals: dict[str, list[Path]] = {name: [] for name in self._topics}
         self._recording = Recording()
-        self._start_s = self._end_s = self._sampled_s = 0.0
+        self._start_s = self._sampled_s = 0.0
         self._kills = 0
 
     def __enter__(self) -> Soak:
@@ -189,22 +191,27 @@ class Soak:
     def _begin(self, name: str) -> None:
         journal = self._folder / f"{name}_{len(self._journals[name])}.txt"
         self._journals[name].append(journal)
-        seconds = self._end_s - time.monotonic()
+        # Longer than all, however slow the machine: they are told when it is over.
+        seconds = self._plan.seconds + len(self._plan.events) * _FOLLOW_S
         self._cameras[name].begin(self._plan.hz, seconds, hold_s=self._plan.hold_s, journal=journal)
 
     def run(self, progress: Progress) -> Recording:
         """All events in their turn while the cameras play; what was seen."""
         self._start_s = self._recording.start_s = time.monotonic()
-        self._end_s = self._start_s + self._plan.seconds
         for scene in self._names():
             self._recording.lives.append(Life(scene, self._start_s))
         for name in self._topics:
             self._begin(name)
+        self._wait_for_answers(self._topics)
         note = "warming up"
         for at_s, kind in self._plan.events:
             self._pass_until(self._start_s + at_s, progress, note)
             note = self._do(kind)
-        self._pass_until(self._end_s, progress, note)
+        # Where events took longer than planned, some time without one all the same.
+        end_s = max(self._start_s + self._plan.seconds, time.monotonic() + _PEACE_S)
+        self._pass_until(end_s, progress, note)
+        for camera in self._cameras.values():
+            camera.end()
         for camera in self._cameras.values():
             camera.played()
         status = settled_status(self._collector, time.monotonic())

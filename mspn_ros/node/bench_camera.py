@@ -9,16 +9,18 @@ Every line on stdin, {"rate_hz", "seconds", "match_s", "hold_s", "journal"}, is 
 been played by one on stdout, {"frames": [[stamp in ns, time.monotonic just before it was
 published], ...]}. With "hold_s" all cameras of a machine show the same image at a time, for so
 long. "journal" names a file that tells of each frame though the camera be killed, see
-``read_journal``.
+``read_journal``. SIGUSR1 ends what is played before its time.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -73,6 +75,10 @@ class CameraProcess:
             self._process.wait()
         self._process.stdout.close()
         self._log.close()
+
+    def end(self) -> None:
+        """What it plays is over now; ``played`` tells of it as ever."""
+        self._process.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """SIGKILL: it neither ends what it plays nor answers."""
@@ -151,11 +157,12 @@ def _play(
     seconds: float,
     hold_s: float,
     journal: int | None,
+    ended: threading.Event,
 ) -> list[tuple[int, float]]:
     frames: list[tuple[int, float]] = []
     due_s = time.monotonic()
     end_s = due_s + seconds
-    while due_s < end_s:
+    while due_s < end_s and not ended.is_set():
         stamp_ns = time.time_ns()
         place = image_at(stamp_ns, hold_s, len(messages)) if hold_s else len(frames) % len(messages)
         cdr = with_stamp(messages[place], stamp_ns)
@@ -195,6 +202,8 @@ def _open_journal(path: str) -> int | None:
 def main(arguments: Sequence[str]) -> int:
     """Play what stdin asks for until it is closed."""
     topic, transport, folder = arguments
+    ended = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: ended.set())
     messages = [path.read_bytes() for path in sorted(Path(folder).glob("*.cdr"))]
     with ros_node("bench_camera") as node:
         publisher = node.create_publisher(MESSAGE_TYPES[transport], topic, qos_profile_sensor_data)
@@ -205,9 +214,16 @@ def main(arguments: Sequence[str]) -> int:
             except RosError as error:
                 print(error, file=sys.stderr)
                 return 1
+            ended.clear()
             journal = _open_journal(asked["journal"])
             frames = _play(
-                publisher, messages, asked["rate_hz"], asked["seconds"], asked["hold_s"], journal
+                publisher,
+                messages,
+                asked["rate_hz"],
+                asked["seconds"],
+                asked["hold_s"],
+                journal,
+                ended,
             )
             if journal is not None:
                 os.close(journal)
