@@ -37,7 +37,6 @@ import numpy as np
 
 from mspn_ros.demo import Check
 from mspn_ros.evaluation.plots import (
-    ERROR_COLOUR,
     ESTIMATE_COLOUR,
     TRUE_COLOUR,
     new_figure,
@@ -396,19 +395,15 @@ def _title(result: SoakResult) -> str:
 
 
 def _mark_events(axes: Any, result: SoakResult) -> None:
+    kinds = list(dict.fromkeys(event.kind for event in result.events))
     for axis in axes:
         axis.set_xlim(0, result.bins[-1]["end_s"])
         for event in result.events:
-            fault = event.kind in ("kill", "deactivate")
-            colour = "black" if fault else ERROR_COLOUR
-            axis.axvline(event.at_s, color=colour, lw=0.7, ls="--" if fault else ":")
-    for event in result.events[:40]:
-        axes[0].annotate(
-            event.kind,
-            (event.at_s, 1.0),
-            xycoords=("data", "axes fraction"),
-            fontsize=6,
-            rotation=90,
-            va="top",
-            ha="right",
-        )
+            colour = f"C{4 + kinds.index(event.kind)}"
+            style = "--" if event.kind in ("kill", "deactivate") else ":"
+            axis.axvline(event.at_s, color=colour, lw=0.8, ls=style)
+    marks = [
+        axes[0].plot([], [], color=f"C{4 + place}", lw=1, label=kind)[0]
+        for place, kind in enumerate(kinds)
+    ]
+    axes[0].legend(handles=marks, fontsize=7, ncols=len(kinds) or 1, loc="lower right")
