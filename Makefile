@@ -28,9 +28,9 @@ test: lint $(RENDERS) check-shm ## Lint, then run all tests (about 15 minutes)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest
 
 # MINUTES, CAMERAS, HZ and OUTPUT may be given: make soak MINUTES=5
-soak: $(READY) check-shm ## Run a node for half an hour under four cameras and count every frame
-	@$(VENV)/bin/python test/soak.py --minutes $(or $(MINUTES),30) --cameras $(or $(CAMERAS),4) \
-		--hz $(or $(HZ),30) --output $(or $(OUTPUT),soak)
+soak: $(READY) check-shm ## Run a changing node for half an hour under four cameras and count every frame
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python test/soak.py --minutes $(or $(MINUTES),30) \
+		--cameras $(or $(CAMERAS),4) --hz $(or $(HZ),30) --output $(or $(OUTPUT),soak)
 
 lint: $(READY) ## Check style and types
 	@$(VENV)/bin/ruff check .

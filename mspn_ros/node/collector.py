@@ -10,6 +10,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -112,11 +114,15 @@ class Collector:
             records.append(_record(stamp_ns, published_s, published[0][1], answer, pose))
         return tuple(records)
 
-    def forget(self) -> None:
-        """Let answers and poses go, for who collects for hours."""
+    def take(self) -> tuple[list[tuple[dict[str, Any], float]], list[tuple[PoseStamped, float]]]:
+        """All (answer, time) and (pose, time) since the last call, as they came; forgets them."""
         with self._changed:
-            self._answers.clear()
-            self._poses.clear()
+            answers, self._answers = self._answers, defaultdict(list)
+            poses, self._poses = self._poses, defaultdict(list)
+        return (
+            sorted(chain(*answers.values()), key=itemgetter(1)),
+            sorted(chain(*poses.values()), key=itemgetter(1)),
+        )
 
     def _spin(self) -> None:
         while self._running:

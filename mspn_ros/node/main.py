@@ -153,7 +153,7 @@ def _init_ros(args: list[str]) -> None:
     except RuntimeError as error:
         raise RosError(
             f"ROS 2 cannot start with arguments {args}: {str(error).partition(', at ')[0]}; "
-            "check them and the environment (RMW_IMPLEMENTATION, ROS_DOMAIN_ID)"
+            "check them and the environment (RMW_IMPLEMENTATION, ROS_DOMAIN_ID, ROS_LOG_DIR)"
         ) from error
     if surplus:
         raise ConfigError(
