@@ -1,9 +1,14 @@
 # SPDX-FileCopyrightText: 2026 mspn_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the node does when the machine fails it: no disk, no memory, no network."""
+"""What the node does when the machine fails it: no disk, no memory, no network.
+
+A bank that is replaced is in test_reload.py, a disk that is full while a model is written in
+test_crash_safety.py, a camera that is killed in test_soak.py.
+"""
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,13 +22,18 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ro
 
 import ros_tools
 from models import make_tiny_model
-from ros_tools import RosClient, compressed_image
+from ros_tools import RosClient, Statuses, compressed_image
 from sensor_msgs.msg import CompressedImage
 
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.transport import process_environment
+from mspn_ros.paths import PACKAGE
 
+HERE = Path(__file__).parent
 NODE = "/faulty"
+ENGINE = "torch_bfloat16"
+# It refuses to make folders, whoever asks.
+NOWHERE = "/proc/none"
 _MIB = 2**20
 
 
@@ -68,9 +78,8 @@ def cut_off(model):
     if not can_unshare():
         yield None
         return
-    script = Path(__file__).with_name("loopback_down.py")
     with subprocess.Popen(
-        ["unshare", "-rn", sys.executable, str(script), str(model)],
+        ["unshare", "-rn", sys.executable, str(HERE / "loopback_down.py"), str(model)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -81,14 +90,23 @@ def cut_off(model):
 
 
 @pytest.fixture(scope="module")
-def node(model, tmp_path_factory):
-    """A localizer whose limits are changed; its log is a file's."""
-    parameters = {"model": str(model), "device": "cpu", "engine": "torch_float32"}
+def no_memory(tmp_path_factory):
+    """As long as this file exists, the engine's memory is short, see failing_node.py."""
+    return tmp_path_factory.mktemp("engine") / "no memory"
+
+
+@pytest.fixture(scope="module")
+def node(model, no_memory, tmp_path_factory):
+    """A localizer whose limits are changed, and whose engine may fail; its log is a file's."""
+    parameters = {"model": str(model), "device": "cpu", "engine": ENGINE}
     parameters |= {"transport": "compressed", "image_topic": f"{NODE}/camera/compressed"}
     parameters |= {"diagnostics_period": 0.2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_LOG_DIR", str(tmp_path_factory.mktemp("log")))
-        process = LocalizerProcess(NODE, parameters)
+        patch.setenv("FAILING_WHILE", str(no_memory))
+        patch.setenv("FAILING_ENGINE", ENGINE)
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(PACKAGE.parent), str(HERE))))
+        process = LocalizerProcess(NODE, parameters, module="failing_node")
     with process:
         yield process
 
@@ -144,6 +162,25 @@ def test_an_image_that_there_is_no_memory_for_is_rejected_and_answered_when_ther
     assert not node.ended
 
 
+def test_an_engine_without_memory_is_reported_replaced_and_brought_back(client, no_memory):
+    statuses = Statuses(client)
+    assert client.ask(SMALL).rejected is None
+    no_memory.touch()
+    # Three in a row make it suspect.
+    for _ in range(3):
+        record = client.ask(SMALL)
+        assert record.rejected == "inference_error"
+        assert "can't allocate memory" in record.reason
+    said = statuses.wait_for(f"{NODE}/localizer", "stands in")
+    assert f"{ENGINE} on cpu failed (RuntimeError" in said
+    assert "torch_float32 on cpu stands in" in said
+    assert client.ask(SMALL).rejected is None
+    assert client.diagnostics()["engine"] == "torch_float32"
+    no_memory.unlink()
+    client.diagnostics(lambda status: status["engine"] == ENGINE, 60)
+    assert client.ask(SMALL).rejected is None
+
+
 def test_a_network_that_goes_down_costs_the_frames_sent_meanwhile_and_no_more(cut_off):
     if cut_off is None:
         pytest.skip("no network namespace can be made here (unshare -rn, ip)")
@@ -155,3 +192,21 @@ def test_a_network_that_goes_down_costs_the_frames_sent_meanwhile_and_no_more(cu
     # Best-effort images are not kept: none comes late.
     assert found["down"] == [False] * 10
     assert "no frames for" in found["said"]
+
+
+def test_a_log_directory_that_cannot_be_written_to_is_said_and_done_without():
+    code = (
+        "import rclpy\n"
+        "from mspn_ros.node.main import _init_ros\n"
+        "_init_ros(['--ros-args', '-r', '__ns:=/quiet'])\n"
+        "print(rclpy.create_node('node').get_fully_qualified_name())\n"
+        "rclpy.shutdown()\n"
+    )
+    environment = {**os.environ, "ROS_LOG_DIR": NOWHERE, "PYTHONPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["/quiet/node"], done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "RTPS_" not in line]
+    assert len(lines) == 1, lines
+    assert f"no log file, since {NOWHERE} cannot be written to" in lines[0]
+    assert "set ROS_LOG_DIR" in lines[0]

@@ -8,9 +8,11 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mspn_ros.records import ConfigError, MspnError, RosError
@@ -149,6 +151,7 @@ def _init_ros(args: list[str]) -> None:
     try:
         surplus = remove_ros_args(args)
         if not surplus:
+            args = [*args, *_without_log_file()]
             rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
         raise RosError(
@@ -160,6 +163,27 @@ def _init_ros(args: list[str]) -> None:
             f"argument {surplus[0]!r} is unknown; the node takes ROS arguments only, "
             "as in --ros-args -p model:=PATH"
         )
+
+
+def _without_log_file() -> list[str]:
+    """Arguments that keep ROS from writing its log to a file, where it cannot.
+
+    ``rclpy.init`` would fail; a robot must not stand still because a disk is read-only.
+    """
+    home = Path(os.environ.get("ROS_HOME") or "~/.ros")
+    directory = Path(os.environ.get("ROS_LOG_DIR") or home / "log")
+    try:
+        directory = directory.expanduser()
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return []
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory
+        print(
+            f"mspn localize: no log file, since {directory} cannot be written to ({error}); "
+            "set ROS_LOG_DIR to a directory that can",
+            file=sys.stderr,
+        )
+        return ["--ros-args", "--disable-external-lib-logs"]
 
 
 if __name__ == "__main__":
