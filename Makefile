@@ -23,9 +23,10 @@ setup: $(READY) ## Install everything into .venv (about 6 GB; a few minutes, onc
 demo: $(READY) check-shm ## Play a bag into the real node and report (under 3 minutes)
 	@$(VENV)/bin/mspn demo
 
-# One thread a process: tests start several, and OpenMP's threads spin while they wait for a core.
-test: lint $(RENDERS) check-shm ## Lint, then run all tests (about 15 minutes)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest
+# Two files at a time (WORKERS=1: one), since most of a test is waiting for processes. One thread a
+# process: tests start several, and OpenMP's threads spin while they wait for a core.
+test: lint $(RENDERS) check-shm ## Lint, then run all tests (under 15 minutes)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
 
 # MINUTES, CAMERAS, HZ and OUTPUT may be given: make soak MINUTES=5
 soak: $(READY) check-shm ## Run a changing node for half an hour under four cameras and count every frame
