@@ -7,9 +7,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mspn_ros.terminal import console, notes, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from mspn_ros.datasets.from_bag import FromBagOptions
 
 _MOUNTING_REMEDY = (
     "give 'x y z roll pitch yaw' (metres and radians, of the camera's body axes, x forward and z "
@@ -123,13 +126,11 @@ def _add_choice_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def from_bag(arguments: argparse.Namespace) -> int:
-    """Recordings to a dataset, with a table, a picture and a record."""
+def options_of(arguments: argparse.Namespace) -> FromBagOptions:
+    """What the command line says of how to read bags."""
     from mspn_ros.datasets.bag_poses import PoseOptions
     from mspn_ros.datasets.frame_choice import ChoiceOptions
-    from mspn_ros.datasets.from_bag import FromBagOptions, dataset_from_bags
-    from mspn_ros.evaluation.answers import write_json
-    from mspn_ros.evaluation.passes_plot import draw_passes
+    from mspn_ros.datasets.from_bag import FromBagOptions
     from mspn_ros.mounting import mounting_of
 
     given = vars(arguments)
@@ -143,7 +144,7 @@ def from_bag(arguments: argparse.Namespace) -> int:
     )
     names = ("min_metres", "min_degrees", "min_sharpness", "max_clipped")
     choice = ChoiceOptions(**{n: given[n] for n in names if given[n] is not None})
-    options = FromBagOptions(
+    return FromBagOptions(
         arguments.image_topic,
         arguments.pose_topic,
         arguments.camera_info_topic,
@@ -156,9 +157,18 @@ def from_bag(arguments: argparse.Namespace) -> int:
         arguments.test_share,
         arguments.png,
     )
+
+
+def from_bag(arguments: argparse.Namespace) -> int:
+    """Recordings to a dataset, with a table, a picture and a record."""
+    from mspn_ros.datasets.from_bag import dataset_from_bags
+    from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.evaluation.passes_plot import draw_passes
+
+    options = options_of(arguments)
     said = {
         name: [str(v) for v in value] if isinstance(value, list) else value
-        for name, value in given.items()
+        for name, value in vars(arguments).items()
         if name not in ("command", "json", "out") and value is not None
     }
     with progress_bar("reading") as update:

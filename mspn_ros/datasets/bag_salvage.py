@@ -169,6 +169,9 @@ class _Mcap:
         else:
             if not ended:
                 self._lose(self._size - at, "it ends without its index")
+        self._file.seek(max(0, self._size - len(_MAGIC)))
+        if ended and self._file.read() != _MAGIC:
+            self._lose(0, "its index is cut off, no message is")
         self._parts = [part for part in self._parts if self._count(part)]
 
     def _lose(self, count: int, where: str) -> None:
@@ -315,7 +318,10 @@ def has_log(path: Path) -> bool:
 def _open_database(path: Path, with_log: bool) -> sqlite3.Connection:
     mode = "mode=ro" if with_log else "mode=ro&immutable=1"
     try:
-        return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        # SQLite then goes on where the file is shorter than its header says; it is read only.
+        database.execute("PRAGMA writable_schema=ON")
+        return database
     except sqlite3.Error as error:
         raise BagError(f"{path}: cannot be opened ({error}); check its permissions") from error
 

@@ -175,18 +175,9 @@ class _Recording:
 
     def __init__(self, path: Path, name: str, options: FromBagOptions) -> None:
         self._path, self._options = path, options
-        topics = options.image_topic, NO_POSE_TOPIC
-        self._bag = BagReader(path, *topics, salvage=True)
+        self._bag = BagReader(path, options.image_topic, NO_POSE_TOPIC, salvage=True)
         try:
-            try:
-                scan = self._scan()
-            except BagError as error:
-                if "cannot be read as a bag" not in str(error):
-                    raise
-                # Damage in the midst of a file shows when it is read.
-                self._bag.close()
-                self._bag = BagReader(path, *topics, salvage=True, damaged=True)
-                scan = self._scan()
+            scan = self._scan()
             self._scanned = scan
             self._order = self._usable_images()
             self._source = self._find_source()
@@ -216,8 +207,18 @@ class _Recording:
 
     def _scan(self) -> BagScan:
         options = self._options
-        self._pose_topic = choose_pose_topic(self._bag, options.pose_topic)
         by_receipt = options.stamps == "receive"
+        self._pose_topic = choose_pose_topic(self._bag, options.pose_topic)
+        try:
+            return scan_bag(self._bag, self._pose_topic, options.camera_info_topic, by_receipt)
+        except BagError:
+            # Damage in the midst of a file shows when it is read. Opened before the old one is
+            # closed, so that there is always one to close.
+            named = options.image_topic, NO_POSE_TOPIC
+            salvaged = BagReader(self._path, *named, salvage=True, damaged=True)
+            self._bag.close()
+            self._bag = salvaged
+        self._pose_topic = choose_pose_topic(self._bag, options.pose_topic)
         return scan_bag(self._bag, self._pose_topic, options.camera_info_topic, by_receipt)
 
     def _usable_images(self) -> list[int]:
