@@ -4,14 +4,15 @@
 
 ``transform_matrix`` is camera-to-world with OpenGL's camera axes (x right, y up, z back), hence
 y and z are turned round here. Intrinsics stand in the file or in each frame, as ``fl_x`` ...
-or as ``camera_angle_x``.
+or as ``camera_angle_x``. Of the keys that nerfstudio_writer.py adds, ``metres_per_unit`` and
+``stamp_s`` are read here, and FULL_OPENCV, the rational lens model.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ from mspn_ros.records import DatasetError, Intrinsics, Pose
 _SPLITS = ("train", "test", "val")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 _PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+# COLMAP's name for OpenCV's model with a denominator, and OpenCV's order of its terms.
+RATIONAL_MODEL = "FULL_OPENCV"
+DISTORTION_TERMS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -53,7 +57,7 @@ class NerfstudioReader:
         return bool(_find_files(root))
 
     def read(self, root: Path, scene: str, options: ReaderOptions) -> SceneData:
-        """See :class:`Reader`. The scale is unknown: ``metres_per_unit`` is None."""
+        """See :class:`Reader`. The scale is unknown unless the files say ``metres_per_unit``."""
         files = _find_files(root)
         if not files:
             raise DatasetError(
@@ -68,8 +72,31 @@ class NerfstudioReader:
         # the recording's order.
         for name, entry in sorted(named, key=lambda item: natural_key(item[0])):
             pose = partial(_to_pose, entry.values.get("transform_matrix"))
-            builder.add(name, entry.split, pose, _frame_camera(entry.values))
-        return builder.finish(self.name, None, options)
+            stamp_s = _number(entry.values.get("stamp_s"))
+            camera = _frame_camera(entry.values)
+            builder.add(name, entry.split, pose, camera, stamp_s=stamp_s)
+        return builder.finish(self.name, _scale(builder, entries), options)
+
+
+def _scale(builder: SceneBuilder, entries: list[_Entry]) -> float | None:
+    """Metres in one unit, where all files say so and agree."""
+    scales = {_number(entry.values.get("metres_per_unit")) for entry in entries}
+    scale = scales.pop() if len(scales) == 1 else None
+    if scale is not None and scale > 0:
+        return scale
+    if any("metres_per_unit" in entry.values for entry in entries):
+        builder.note("metres_per_unit is not one number above 0 for all frames; it is not used")
+    return None
+
+
+def _number(value: object) -> float | None:
+    """A finite number of a stranger's JSON, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _find_files(root: Path) -> dict[str, Path]:
@@ -179,8 +206,11 @@ def _frame_camera(values: dict[str, Any]) -> Camera:
 
 def _to_camera(values: dict[str, Any], width: int, height: int) -> Camera:
     model = str(values.get("camera_model", "OPENCV"))
-    # OpenCV's form has no r^8 term, and a fish eye is no pinhole.
-    if model not in _PINHOLES or values.get("is_fisheye") or float(values.get("k4", 0)):
+    rational = model == RATIONAL_MODEL
+    # OpenCV's plain form has no r^8 term, and a fish eye is no pinhole.
+    if (model not in _PINHOLES and not rational) or values.get("is_fisheye"):
+        return unknown_camera
+    if not rational and float(values.get("k4", 0)):
         return unknown_camera
     size = int(values.get("w", width)), int(values.get("h", height))
     if "fl_x" in values:
@@ -196,10 +226,12 @@ def _to_camera(values: dict[str, Any], width: int, height: int) -> Camera:
     else:
         fy = fx
     cx, cy = float(values.get("cx", size[0] / 2)), float(values.get("cy", size[1] / 2))
-    k1, k2, p1, p2, k3 = (float(values.get(key, 0)) for key in ("k1", "k2", "p1", "p2", "k3"))
-    distortion = (k1, k2, p1, p2, k3) if k3 else (k1, k2, p1, p2)
+    count = len(DISTORTION_TERMS) if rational else 5
+    terms = tuple(float(values.get(key, 0)) for key in DISTORTION_TERMS[:count])
+    distortion = terms if any(terms[4:]) else terms[:4]
     # The origin is the corner of the first pixel, as in COLMAP; ours is its centre.
-    return stated_camera(checked_intrinsics((fx, fy), (cx - 0.5, cy - 0.5), size, distortion))
+    found = checked_intrinsics((fx, fy), (cx - 0.5, cy - 0.5), size, distortion)
+    return stated_camera(replace(found, assumed=values.get("focal_assumed") is True))
 
 
 def _focal(angle: float, side: int) -> float:
