@@ -9,7 +9,8 @@ A node with the demo's model, and one with a model that reads ``camera_info``, e
 its own, get them over DDS, one at a time from each of their cameras. Every one must be answered,
 with its own stamp; what cannot be an image must be rejected, what is one must not; poses must be
 finite and stand beside an answer that names a scene; undamaged pictures must keep their poses; the
-nodes' memory must not grow. Of images whose pixels are destroyed it is counted how many get a pose.
+nodes' memory must not grow; images that show nothing must get hardly a pose by the demo's model. Of
+images whose pixels are destroyed in other ways it is counted how many get one.
 """
 
 import argparse
@@ -64,6 +65,10 @@ PATIENCE_S = 60.0
 BUGS = ("bug", "inference_error", "non_finite_pose", "inactive", "stale")
 # What a node may grow by after the first tenth, and have at most, in MB.
 MOST_GROWTH_MB, MOST_MB = 150, 3000
+# Kinds that show no room at all, and the share of them that may get a pose by the demo's model.
+NOTHING = ("noise", "even", "clouds", "shuffled blocks", "80 % noise", "80 % grey")
+NOTHING = tuple(f"pixels {name}" for name in NOTHING)
+MOST_NOTHING = 0.01
 # A picture is destroyed where more than this share of it is other by more than so many levels.
 DESTROYED_SHARE, DESTROYED_LEVELS = 0.5, 25
 # Answers nearer than this to that of the whole picture are not wrong.
@@ -218,6 +223,8 @@ class Fuzz:
         self.whole = {}
         self.kinds = defaultdict(Counter)
         self.causes = Counter()
+        # Of images of NOTHING that the demo's model was shown.
+        self.nothing = Counter()
 
     def begin(self):
         """Wait for the nodes, and ask for the poses of undamaged pictures."""
@@ -335,6 +342,8 @@ class Fuzz:
             camera.latest_ns = stamp_ns
         counts = self.kinds[case.kind]
         counts["sent"] += 1
+        if case.kind in NOTHING and not self.target_of[id(camera)].with_info:
+            self.nothing.update(shown=1, posed=pose is not None)
         if cause is not None:
             counts["rejected"] += 1
             self.causes[cause] += 1
@@ -386,6 +395,8 @@ class Fuzz:
         for camera in self.cameras:
             self._send(camera, -1, self.maker.control(0, camera.transport, camera.stamp()))
             self._spin_until(lambda camera=camera: not camera.sent, PATIENCE_S)
+        if self.nothing["posed"] > max(1, MOST_NOTHING * self.nothing["shown"]):
+            raise FuzzError(f"poses of nothing: {dict(self.nothing)}")
         for target in self.targets:
             target.status.clear()
             wanted = set(target.cameras)
@@ -447,6 +458,8 @@ def report(fuzz):
     total = sum(fuzz.kinds.values(), Counter())
     rows.append(("all", *(str(total[name]) for name in columns)))
     print_table("What became of the messages", ("kind", *columns), rows)
+    shown, posed = fuzz.nothing["shown"], fuzz.nothing["posed"]
+    print(f"of {shown} images of nothing {posed} got a pose by the demo's model")
     print_table(
         "Why rejected", ("cause", "messages"), [(c, str(n)) for c, n in fuzz.causes.items()]
     )
