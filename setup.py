@@ -85,6 +85,8 @@ setup(
         "scipy>=1.8",
         "safetensors>=0.4",
         "rosbags>=0.10",
+        "lz4",
+        "backports.zstd; python_version < '3.14'",
         "opencv-python-headless<5",
         "pillow>=9",
         "pyyaml>=5.4",

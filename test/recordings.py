@@ -145,8 +145,8 @@ def image(t, pixels=None, frame_id="cam_optical"):
 
 
 @contextmanager
-def recording(path, topics=TOPICS, plugin=StoragePlugin.MCAP, compression=None):
-    """Yields put(topic, t, message or bytes): logged at START + t seconds."""
+def bag_of(path, topics, plugin=StoragePlugin.MCAP, compression=None):
+    """Yields write(topic, log_time_ns, message or bytes); ``topics`` maps topic to type."""
     writer = Ros2Writer(path, version=9, storage_plugin=plugin)
     if compression is not None:
         writer.set_compression(compression, CompressionFormat.ZSTD)
@@ -156,12 +156,19 @@ def recording(path, topics=TOPICS, plugin=StoragePlugin.MCAP, compression=None):
             for topic, kind in topics.items()
         }
 
-        def put(topic, t, message):
+        def put(topic, log_time_ns, message):
             if not isinstance(message, bytes):
                 message = ros2_types().serialize_cdr(message, topics[topic])
-            writer.write(connections[topic], stamp_of(t), message)
+            writer.write(connections[topic], log_time_ns, message)
 
         yield put
+
+
+@contextmanager
+def recording(path, topics=TOPICS, plugin=StoragePlugin.MCAP, compression=None):
+    """Yields put(topic, t, message or bytes): logged at START + t seconds."""
+    with bag_of(path, topics, plugin, compression) as write:
+        yield lambda topic, t, message: write(topic, stamp_of(t), message)
 
 
 TIMES = np.arange(0, 3.01, 0.1)

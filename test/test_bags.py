@@ -5,15 +5,14 @@
 import math
 import re
 import tracemalloc
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from recordings import bag_of
 from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
-from rosbags.rosbag2 import Writer as Ros2Writer
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
@@ -74,26 +73,6 @@ def pose_stamped(stamp_ns, frame_id, position, quaternion=(0, 0, 0, 1)):
     return TYPES["geometry_msgs/msg/PoseStamped"](
         header(stamp_ns, frame_id), ros_pose(position, quaternion)
     )
-
-
-@contextmanager
-def bag_of(path, topics, plugin=StoragePlugin.MCAP, compression=None):
-    """Yields write(topic, log_time_ns, message or bytes); ``topics`` maps topic to type."""
-    writer = Ros2Writer(path, version=9, storage_plugin=plugin)
-    if compression is not None:
-        writer.set_compression(compression, CompressionFormat.ZSTD)
-    with writer:
-        connections = {
-            topic: writer.add_connection(topic, kind, typestore=ros2_types())
-            for topic, kind in topics.items()
-        }
-
-        def put(topic, log_time_ns, message):
-            if not isinstance(message, bytes):
-                message = ros2_types().serialize_cdr(message, topics[topic])
-            writer.write(connections[topic], log_time_ns, message)
-
-        yield put
 
 
 def image_bag(path, topics=("/cam",), **options):

@@ -3,6 +3,7 @@
 """mspn dataset from-bag: poses from every source, the right frames, one line for bad bags."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from mspn_ros.datasets.frame_choice import (
     judge,
     measure,
 )
-from mspn_ros.datasets.from_bag import dataset_from_bags
+from mspn_ros.datasets.from_bag import DEFAULT_TEST_SHARE, FromBagOptions, dataset_from_bags
 from mspn_ros.geometry import matrix_to_pose
 from mspn_ros.images import read_image
 from mspn_ros.mounting import RigidTransform
@@ -200,7 +201,7 @@ def test_gaps_and_jumps_are_told_and_leave_images_out(capsys, tmp_path):
     scene, (report,) = read_scene(out), json.loads(found.read_text())
     (gap,), (jump,) = report["gaps"], report["jumps"]
     assert (gap["at_s"], gap["seconds"]) == (pytest.approx(0.47), pytest.approx(0.9))
-    assert (jump["at_s"], jump["metres"]) == (pytest.approx(2.07), pytest.approx(1.5, abs=0.06))
+    assert (jump["at_s"], jump["distance"]) == (pytest.approx(2.07), pytest.approx(1.5, abs=0.06))
     assert report["left_out"] == {
         "in a gap of more than 0.5 s of map -> cam_optical": 9,
         "within a jump of the poses": 1,
@@ -221,7 +222,7 @@ def test_a_robot_that_sets_off_turns_and_stops_does_not_jump():
     positions[100:, 1] += 0.5
     (jump,) = find_jumps(stamps, positions, quaternions)
     assert (jump.start_ns, jump.end_ns) == (int(stamps[99]), int(stamps[100]))
-    assert jump.metres == pytest.approx(0.51, abs=0.01)
+    assert jump.distance == pytest.approx(0.51, abs=0.01)
 
 
 def test_sharpness_is_of_the_image_and_not_of_what_it_shows():
@@ -453,3 +454,23 @@ def test_bags_without_poses_or_of_different_worlds_are_refused(capsys, tmp_path)
         rec.see(put)
     message = refused(capsys, tmp_path / "out", tmp_path / "b", tmp_path / "c", *ALL)
     assert "different frames, 'lab', 'map'" in message
+
+
+def test_the_help_names_the_defaults_that_hold(capsys):
+    with pytest.raises(SystemExit):
+        main(["dataset", "from-bag", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    options, choice = FromBagOptions(), ChoiceOptions()
+    held = {
+        "--min-metres": choice.min_metres,
+        "--min-degrees": choice.min_degrees,
+        "--min-sharpness": choice.min_sharpness,
+        "--max-clipped": choice.max_clipped,
+        "--max-gap": options.max_gap_s,
+        "--metres-per-unit": options.metres_per_unit,
+        "--test-share": DEFAULT_TEST_SHARE,
+    }
+    for option, value in held.items():
+        told = re.search(rf"{option} [A-Z] [^-]*?\(default ([0-9.]+)", text)
+        assert told, option
+        assert float(told[1]) == value

@@ -4,16 +4,19 @@
 
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ros[ros]")
 
-from fuzz import PIXEL_BYTES, Fuzz, FuzzError
-from fuzz_messages import COMPRESSED, RAW, REJECT, Case, Maker, many_scans
+from fuzz import NOTHING, PIXEL_BYTES, Fuzz, FuzzError
+from fuzz_messages import COMPRESSED, DESTROY, RAW, REJECT, Case, Maker, Pictures, many_scans
 
 from mspn_ros.datasets.camera_info import intrinsics_of
+from mspn_ros.demo import MODEL
 from mspn_ros.images import MAX_SCANS, RAW_ENCODINGS, decode_compressed
 from mspn_ros.inference.engine_recovery import reason_of
+from mspn_ros.inference.localizer import Localizer
 from mspn_ros.records import ImageError
 
 MESSAGES = 240
@@ -36,6 +39,16 @@ def test_a_node_answers_hostile_messages_one_by_one_and_gives_no_pose_of_what_is
         fuzz._send(camera, -2, Case("control", good.cdr, REJECT, 0))
         with pytest.raises(FuzzError, match="must be reject"):
             fuzz._spin_until(lambda: not camera.sent, 20)
+
+
+def test_the_demos_model_knows_images_of_nothing_for_what_they_are():
+    localizer = Localizer.load(MODEL, "cpu")
+    pictures, rng = Pictures().rgb, np.random.default_rng(0)
+    assert all(estimate.known for estimate in localizer.localize(pictures))
+    for kind in NOTHING:
+        destroy = DESTROY[kind.removeprefix("pixels ")]
+        found = localizer.localize([np.ascontiguousarray(destroy(rng, p)) for p in pictures])
+        assert not any(estimate.known for estimate in found), kind
 
 
 def test_a_message_of_the_fuzz_is_the_same_whenever_it_is_asked_for():

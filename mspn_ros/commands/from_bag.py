@@ -53,7 +53,6 @@ def add_from_bag_arguments(parser: argparse.ArgumentParser) -> None:
     topics.add_argument(
         "--stamps",
         choices=("header", "receive"),
-        default="header",
         help="times of receipt where clocks differ (default header)",
     )
     frames = parser.add_argument_group("what the poses are of")
@@ -74,18 +73,16 @@ def add_from_bag_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument(
         "--image-axes",
         choices=("optical", "body"),
-        default="optical",
         help="body: the images' frame has x forward, against REP-103",
     )
     frames.add_argument(
         "--max-gap",
         type=float,
-        default=0.5,
         metavar="S",
         help="images between poses farther apart have none (default 0.5)",
     )
     frames.add_argument(
-        "--metres-per-unit", type=float, default=1.0, metavar="M", help="of the poses (default 1)"
+        "--metres-per-unit", type=float, metavar="M", help="of the poses (default 1)"
     )
     frames.add_argument(
         "--unknown-scale", action="store_true", help="the poses are of monocular SLAM or the like"
@@ -133,35 +130,27 @@ def options_of(arguments: argparse.Namespace) -> FromBagOptions:
     from mspn_ros.datasets.from_bag import FromBagOptions
     from mspn_ros.mounting import mounting_of
 
-    given = vars(arguments)
-    mounting = arguments.mounting
-    poses = PoseOptions(
-        arguments.pose_of,
-        mounting_of("--mounting", mounting, _MOUNTING_REMEDY) if mounting is not None else None,
-        arguments.world_frame,
-        arguments.image_frame,
-        arguments.image_axes,
-    )
-    names = ("min_metres", "min_degrees", "min_sharpness", "max_clipped")
-    choice = ChoiceOptions(**{n: given[n] for n in names if given[n] is not None})
-    return FromBagOptions(
-        arguments.image_topic,
-        arguments.pose_topic,
-        arguments.camera_info_topic,
-        arguments.focal_px,
-        poses,
-        choice,
-        arguments.max_gap,
-        arguments.stamps,
-        None if arguments.unknown_scale else arguments.metres_per_unit,
-        arguments.test_share,
-        arguments.png,
-    )
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+
+    def of(*names: str) -> dict[str, Any]:
+        return {name: given[name] for name in names if name in given}
+
+    poses = of("pose_of", "world_frame", "image_frame", "image_axes")
+    if "mounting" in given:
+        poses["mounting"] = mounting_of("--mounting", given["mounting"], _MOUNTING_REMEDY)
+    read = of("image_topic", "pose_topic", "camera_info_topic", "focal_px", "stamps")
+    read |= of("metres_per_unit", "test_share", "png")
+    if "max_gap" in given:
+        read["max_gap_s"] = given["max_gap"]
+    if arguments.unknown_scale:
+        read["metres_per_unit"] = None
+    choice = of("min_metres", "min_degrees", "min_sharpness", "max_clipped")
+    return FromBagOptions(poses=PoseOptions(**poses), choice=ChoiceOptions(**choice), **read)
 
 
 def from_bag(arguments: argparse.Namespace) -> int:
     """Recordings to a dataset, with a table, a picture and a record."""
-    from mspn_ros.datasets.from_bag import dataset_from_bags
+    from mspn_ros.datasets.from_bag import PICTURE, dataset_from_bags
     from mspn_ros.evaluation.answers import write_json
     from mspn_ros.evaluation.passes_plot import draw_passes
 
@@ -173,14 +162,13 @@ def from_bag(arguments: argparse.Namespace) -> int:
     }
     with progress_bar("reading") as update:
         reports = dataset_from_bags(
-            arguments.out, arguments.bags, arguments.test, options, said, update
+            arguments.out, arguments.bags, arguments.test, options, said, update, draw_passes
         )
-    draw_passes(reports, arguments.out / "passes.png")
     if arguments.json is not None:
         write_json(arguments.json, [report.to_json() for report in reports])
     _show(reports)
     console.print(
-        f"dataset: {arguments.out} (see passes.png; next: mspn inspect {arguments.out})",
+        f"dataset: {arguments.out} (see {PICTURE}; next: mspn inspect {arguments.out})",
         soft_wrap=True,
     )
     return 0
@@ -215,7 +203,7 @@ def _gaps(report: Any) -> list[str]:
     longest = max(report.gaps, key=lambda gap: gap.seconds)
     return [
         f"{len(report.gaps)} gaps in the poses; the longest at {longest.at_s:.1f} s: "
-        f"{longest.seconds:.1f} s and {longest.metres:.2f} m of {longest.where}"
+        f"{longest.seconds:.1f} s and {longest.distance:.2f} {report.unit} of {longest.where}"
     ]
 
 
@@ -223,7 +211,7 @@ def _jumps(report: Any) -> list[str]:
     if not report.jumps:
         return []
     listed = ", ".join(
-        f"{jump.metres:.2f} m {jump.degrees:.1f} deg at {at_s:.1f} s ({where})"
+        f"{jump.distance:.2f} {report.unit} {jump.degrees:.1f} deg at {at_s:.1f} s ({where})"
         for at_s, jump, where in report.jumps[:5]
     )
     more = f" and {len(report.jumps) - 5} more" if len(report.jumps) > 5 else ""

@@ -117,8 +117,7 @@ def choose_pose_topic(bag: BagReader, named: str | None) -> str | None:
         )
     if named is None and not choices:
         raise BagError(
-            f"{bag.path}: no poses: neither a topic of {', '.join(POSE_TYPES)} nor /tf. Record "
-            "one, or see 'mspn dataset from-video', which finds poses from images"
+            f"{bag.path}: no poses: neither a topic of {', '.join(POSE_TYPES)} nor /tf. Record one"
         )
     if named is None and len(choices) > 1:
         raise BagError(

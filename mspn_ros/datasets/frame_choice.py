@@ -148,11 +148,11 @@ def judge(qualities: Sequence[Quality], options: ChoiceOptions) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """Poses that leap between two samples: ``metres`` and ``degrees`` within ``seconds``."""
+    """Poses that leap between two samples, by ``distance`` (in units of the positions) and turn."""
 
     start_ns: int
     end_ns: int
-    metres: float
+    distance: float
     degrees: float
 
 

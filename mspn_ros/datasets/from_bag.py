@@ -54,15 +54,25 @@ from mspn_ros.datasets.nerfstudio_writer import (
 )
 from mspn_ros.datasets.pass_report import Gap, PassReport
 from mspn_ros.geometry import viewing_direction
-from mspn_ros.records import BagError, ConfigError, ImageError, ImageHW3, Intrinsics, Pose, listing
+from mspn_ros.records import (
+    BagError,
+    ConfigError,
+    ImageError,
+    ImageHW3,
+    Intrinsics,
+    Pose,
+    listing,
+    unit_name,
+)
 
 # Of test frames, where no bag of their own has them.
 DEFAULT_TEST_SHARE = 0.2
 # Images that arrive so much later than poses, or earlier, make one doubt the stamps.
 _STRANGE_DELAY_S = 0.5
-
 # The share of a camera's viewing direction along z from which on it is said to look at the ceiling.
 _STRAIGHT_UP = 0.8
+
+PICTURE = "passes.png"
 
 Progress = Callable[[int, int, str], None]
 
@@ -110,10 +120,12 @@ def dataset_from_bags(
     options: FromBagOptions,
     said: Mapping[str, Any],
     progress: Progress = lambda done, total, note: None,
+    draw: Callable[[Sequence[PassReport], Path], object] | None = None,
 ) -> list[PassReport]:
-    """Write the dataset ``out`` from bags of one place; ``said`` is kept in its record.
+    """Write the dataset ``out`` from bags of one place.
 
     With ``test`` bags these are for testing and the others for training; without, blocks of each.
+    ``said`` is kept in its record; what ``draw`` makes of the reports at a path is its picture.
 
     Raises:
         BagError: a bag is unreadable, ambiguous, or no image of it has a pose.
@@ -144,6 +156,8 @@ def dataset_from_bags(
             "made_by": f"mspn_ros {__version__}, mspn dataset from-bag",
             "options": dict(said),
         }
+        if draw is not None:
+            draw(reports, folder / PICTURE)
         write_json(folder / "provenance.json", {**record, "passes": [r.to_json() for r in reports]})
     return reports
 
@@ -190,6 +204,7 @@ class _Recording:
                 self._source.world,
                 len(scan.image_stamps_ns),
                 seconds,
+                unit_name(options.metres_per_unit),
             )
             self._start_ns = stamps[0] if stamps else 0
             self._find_cameras()
@@ -323,8 +338,8 @@ class _Recording:
             report.jumps += [(self._since(jump.end_ns), jump, where) for jump in found]
             for i in np.flatnonzero(np.diff(walk.stamps_ns) > gap_s * 1e9):
                 seconds = float(walk.stamps_ns[i + 1] - walk.stamps_ns[i]) / 1e9
-                metres = float(np.linalg.norm(walk.positions[i + 1] - walk.positions[i]))
-                report.gaps.append(Gap(self._since(walk.stamps_ns[i]), seconds, metres, where))
+                step = float(np.linalg.norm(walk.positions[i + 1] - walk.positions[i]))
+                report.gaps.append(Gap(self._since(walk.stamps_ns[i]), seconds, step, where))
         poses: dict[int, Pose] = {}
         reasons: Counter[str] = Counter()
         for image in self._order:

@@ -40,7 +40,8 @@ _PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "
 # COLMAP's name for OpenCV's model with a denominator, and OpenCV's order of its terms.
 RATIONAL_MODEL = "FULL_OPENCV"
 DISTORTION_TERMS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
-_OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+# Its own inverse.
+OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 class NerfstudioReader:
@@ -189,7 +190,7 @@ def _to_pose(matrix: object) -> Pose:
     if values.shape not in ((3, 4), (4, 4)):
         raise ValueError(f"malformed: transform_matrix has shape {values.shape}, not (4, 4)")
     rows = np.vstack((values[:3], [0.0, 0.0, 0.0, 1.0]))
-    return matrix_to_pose(rows @ _OPENGL_TO_OPENCV)
+    return matrix_to_pose(rows @ OPENGL_TO_OPENCV)
 
 
 def _frame_camera(values: dict[str, Any]) -> Camera:

@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mspn_ros.datasets.nerfstudio import DISTORTION_TERMS, RATIONAL_MODEL
+from mspn_ros.datasets.nerfstudio import DISTORTION_TERMS, OPENGL_TO_OPENCV, RATIONAL_MODEL
 from mspn_ros.geometry import pose_to_matrix
 from mspn_ros.records import DatasetError, Intrinsics, Pose
 
-_OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 # Up to k3 a lens is nerfstudio's own OPENCV; the rational one has COLMAP's name for it, so that
 # whoever does not know it says so instead of taking k4 for the factor of r^8.
 _PLAIN_MODEL, _PLAIN_TERMS = "OPENCV", DISTORTION_TERMS[:5]
@@ -108,7 +105,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
 
 
 def _frame_keys(frame: WrittenFrame, camera: Intrinsics | None) -> dict[str, Any]:
-    matrix = pose_to_matrix(frame.pose) @ _OPENCV_TO_OPENGL
+    matrix = pose_to_matrix(frame.pose) @ OPENGL_TO_OPENCV
     keys: dict[str, Any] = {"file_path": frame.file_path, "transform_matrix": matrix.tolist()}
     if frame.stamp_s is not None:
         keys["stamp_s"] = frame.stamp_s

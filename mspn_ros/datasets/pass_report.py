@@ -12,11 +12,11 @@ from mspn_ros.datasets.frame_choice import Jump
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """No poses for ``seconds`` from ``at_s`` on; the camera went ``metres`` meanwhile."""
+    """No poses for ``seconds`` from ``at_s`` on; the camera went ``distance`` meanwhile."""
 
     at_s: float
     seconds: float
-    metres: float
+    distance: float
     where: str
 
 
@@ -25,7 +25,8 @@ class PassReport:
     """What became of one bag. Times are seconds after its first image.
 
     ``left_out`` maps reasons to counts of images; ``positions`` (N, 3) and ``fates`` (N) are of all
-    images that have a pose, for drawing: "train", "test", or a reason. ``jump_lines`` and
+    images that have a pose, for drawing: "train", "test", or a reason. ``unit`` is that of
+    positions and distances: m, or u where it is another or unknown. ``jump_lines`` and
     ``gap_lines`` are from the last image before to the first after one.
     """
 
@@ -36,6 +37,7 @@ class PassReport:
     world: str
     images: int
     seconds: float
+    unit: str = "m"
     frames: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     gaps: list[Gap] = field(default_factory=list)
@@ -56,13 +58,14 @@ class PassReport:
             "world_frame": self.world,
             "images": self.images,
             "seconds": round(self.seconds, 3),
+            "unit": self.unit,
             "frames": self.frames,
             "left_out": self.left_out,
             "gaps": [
                 {
                     "at_s": round(g.at_s, 3),
                     "seconds": round(g.seconds, 3),
-                    "metres": round(g.metres, 3),
+                    "distance": round(g.distance, 3),
                     "where": g.where,
                 }
                 for g in self.gaps
@@ -70,7 +73,7 @@ class PassReport:
             "jumps": [
                 {
                     "at_s": round(at_s, 3),
-                    "metres": round(j.metres, 3),
+                    "distance": round(j.distance, 3),
                     "degrees": round(j.degrees, 2),
                     "where": where,
                 }

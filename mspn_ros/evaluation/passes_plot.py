@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mspn_ros.datasets.pass_report import PassReport
-from mspn_ros.records import ConfigError
+from mspn_ros.evaluation.plots import new_figure, save_figure
 
 # Okabe and Ito's colours; what is not named here is grey.
 _STYLES = {
@@ -29,25 +29,15 @@ def draw_passes(reports: Sequence[PassReport], path: Path) -> None:
     """A PNG with the passes from above (the two axes along which they are widest), and over time.
 
     Raises:
-        ConfigError: ``path`` cannot be written.
+        MspnError: ``path`` cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     everything = np.array([p for report in reports for p in report.positions])
     wide = sorted(np.argsort(np.ptp(everything, axis=0))[1:].tolist())
-    figure = Figure(figsize=(11, 4.6 * len(reports)), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    rows = figure.subplots(len(reports), 2, squeeze=False, width_ratios=(3, 2))
+    figure, rows = new_figure(2, len(reports), 5.5, 4.6)
     for (above, over_time), report in zip(rows, reports, strict=True):
         _draw_above(above, report, everything, wide)
         _draw_counts(over_time, report)
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written ({error.strerror}); check the disk"
-        ) from error
+    save_figure(figure, path)
 
 
 def _draw_above(axes: Any, report: PassReport, everything: Any, wide: list[int]) -> None:
@@ -75,8 +65,8 @@ def _draw_above(axes: Any, report: PassReport, everything: Any, wide: list[int])
                 zorder=3,
             )
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xlabel(f"{'xyz'[wide[0]]} [m] in {report.world}")
-    axes.set_ylabel(f"{'xyz'[wide[1]]} [m]")
+    axes.set_xlabel(f"{'xyz'[wide[0]]} ({report.unit}) in {report.world}")
+    axes.set_ylabel(f"{'xyz'[wide[1]]} ({report.unit})")
     axes.set_title(f"{report.name}: {report.source}", fontsize=9)
     axes.grid(color="#eeeeee", lw=0.6)
     axes.set_axisbelow(True)

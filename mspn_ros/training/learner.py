@@ -124,10 +124,11 @@ class Learner(nn.Module):
             assert reading.sightings is not None
             loss = loss + sight_loss(reading.sightings, sights)
         if config.loss.scene_weight:
-            said_BN = prediction.logits_BN
-            named = scene_loss(said_BN, scene_B)
-            if nothing_MF is not None:
-                named = known_loss(said_BN, scene_B, network.classifier(nothing_MF))
+            if nothing_MF is None:
+                named = scene_loss(prediction.logits_BN, scene_B)
+            else:
+                nothing_MN = network.classifier(nothing_MF)
+                named = known_loss(prediction.logits_BN, scene_B, nothing_MN)
             loss = loss + config.loss.scene_weight * named
         return loss, reading.pose_BP.detach()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 # Blocks along a side of a scrambled image.
 _FEWEST_BLOCKS, _MOST_BLOCKS = 3, 12
-# Share of a buried image that is hidden.
+# Share of an image that is hidden.
 _LEAST_HIDDEN, _MOST_HIDDEN = 0.7, 1.0
 
 
@@ -41,7 +41,7 @@ def nothing_images(image_B3HW: Tensor, count: int, generator: torch.Generator) -
 
 
 def _noise(like_3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """About a random colour; its grains as likely of two as of sixty-four to a side."""
+    """About a random colour, in grains of any size from half the image to a pixel."""
     height, width = like_3HW.shape[1:]
     drawn = torch.rand(6, generator=generator)
     colour_311, contrast, coarse, kind = drawn[:3].view(3, 1, 1), drawn[3], drawn[4], drawn[5]
@@ -71,7 +71,7 @@ def _hidden(like_3HW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _scrambled(image_3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """Blocks in another order, each turned as it comes."""
+    """Blocks in another order, half of them mirrored."""
     height, width = image_3HW.shape[1:]
     blocks = int(torch.randint(_FEWEST_BLOCKS, _MOST_BLOCKS + 1, (), generator=generator))
     high, wide = height // blocks, width // blocks
