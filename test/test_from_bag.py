@@ -132,12 +132,17 @@ def test_poses_of_the_robot_go_to_the_camera_by_tf_or_by_the_mounting(kind, tmp_
 
 def test_poses_of_a_camera_body_are_turned(tmp_path):
     bag = pose_bag(tmp_path / "a", "/pose")
-    scene, _ = make(tmp_path / "out", bag, *ALL, "--pose-of", "camera-body")
+    scene, (report,) = make(tmp_path / "out", bag, *ALL, "--pose-of", "camera-body")
     turn = RigidTransform(np.zeros(3), rec.OPTICAL)
     assert_poses(scene, lambda t: rec.map_from_odom(t) @ rec.odom_from_base(t) @ turn)
     # A camera that looks along the robot's x looks along its own z.
+    assert report["notes"] == []
     ahead = Rotation.from_quat(scene.frames[0].pose.quaternion).apply([0, 0, 1])
     np.testing.assert_allclose(ahead, [1, 0, 0], atol=0.02)
+    # The same poses taken for optical ones make it look at the ceiling, which is said.
+    _, (report,) = make(tmp_path / "wrong", bag, *ALL, "--pose-of", "camera-optical")
+    (note,) = report["notes"]
+    assert "straight up" in note
 
 
 def test_odometry_is_carried_into_the_map_where_tf_knows_it(capsys, tmp_path):
@@ -359,7 +364,7 @@ def test_a_camera_info_that_cannot_be_used_says_why(capsys, tmp_path):
     for name, info, reason in (
         ("a", rec.camera_info(0, model="equidistant"), "'equidistant' is not supported"),
         ("b", rec.camera_info(0, focal=0.0), "not calibrated"),
-        ("c", rec.camera_info(0, width=500), "but camera_info is for 500x72"),
+        ("c", rec.camera_info(0, width=144), "but camera_info is for 144x72"),
     ):
         with rec.recording(tmp_path / name) as put:
             rec.drive(put, info=False)

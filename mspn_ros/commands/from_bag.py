@@ -103,9 +103,9 @@ def _add_choice_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-metres",
         type=float,
         metavar="M",
-        help="take the next frame after so far (default 0.05) ...",
+        help="take the next frame after so far (default 0.03) ...",
     )
-    choice.add_argument("--min-degrees", type=float, metavar="D", help="... or a turn (default 3)")
+    choice.add_argument("--min-degrees", type=float, metavar="D", help="... or a turn (default 2)")
     choice.add_argument(
         "--min-sharpness",
         type=float,
@@ -179,7 +179,10 @@ def from_bag(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_json(arguments.json, [report.to_json() for report in reports])
     _show(reports)
-    console.print(f"dataset: {arguments.out} (see passes.png; next: mspn inspect {arguments.out})")
+    console.print(
+        f"dataset: {arguments.out} (see passes.png; next: mspn inspect {arguments.out})",
+        soft_wrap=True,
+    )
     return 0
 
 

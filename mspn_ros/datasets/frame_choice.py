@@ -36,8 +36,8 @@ class ChoiceOptions:
     or white, or ``all_clipped`` of them altogether.
     """
 
-    min_metres: float = 0.05
-    min_degrees: float = 3.0
+    min_metres: float = 0.03
+    min_degrees: float = 2.0
     min_sharpness: float = 0.7
     max_clipped: float = 0.3
     all_clipped: float = 0.8

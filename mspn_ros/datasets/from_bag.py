@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mspn_ros import __version__
+from mspn_ros.datasets.bag_images import image_file
 from mspn_ros.datasets.bag_poses import PoseOptions, PoseSource, pose_source
 from mspn_ros.datasets.bag_scan import (
     BagScan,
@@ -29,12 +29,10 @@ from mspn_ros.datasets.bag_scan import (
     what_was_recorded,
 )
 from mspn_ros.datasets.bags import (
-    COMPRESSED_IMAGE,
     NO_POSE_TOPIC,
     BagImage,
     BagReader,
     camera_at,
-    ros2_types,
 )
 from mspn_ros.datasets.camera_info import CAMERA_INFO, camera_info_topic
 from mspn_ros.datasets.frame_choice import (
@@ -55,15 +53,16 @@ from mspn_ros.datasets.nerfstudio_writer import (
     write_nerfstudio,
 )
 from mspn_ros.datasets.pass_report import Gap, PassReport
+from mspn_ros.geometry import viewing_direction
 from mspn_ros.records import BagError, ConfigError, ImageError, ImageHW3, Intrinsics, Pose, listing
 
-# Of raw images. All chroma is kept; what is lost lies far below what resizing for a network loses,
-# and PNG takes five to ten times the space.
-_JPEG_QUALITY = 95
 # Of test frames, where no bag of their own has them.
 DEFAULT_TEST_SHARE = 0.2
 # Images that arrive so much later than poses, or earlier, make one doubt the stamps.
 _STRANGE_DELAY_S = 0.5
+
+# The share of a camera's viewing direction along z from which on it is said to look at the ceiling.
+_STRAIGHT_UP = 0.8
 
 Progress = Callable[[int, int, str], None]
 
@@ -388,7 +387,9 @@ class _Recording:
             if last is not None:
                 last.path.unlink()
             camera = self._camera(image, pixels)
-            path = self._write_image(target / f"{group:06d}", image, pixels)
+            suffix, data = image_file(image, pixels, self._options.png)
+            path = target / f"{group:06d}{suffix}"
+            path.write_bytes(data)
             best[group] = _Taken(index, path, quality, camera)
         return [best[group] for group in sorted(best)]
 
@@ -408,20 +409,6 @@ class _Recording:
             )
         return found.intrinsics.scaled_to(width, height)
 
-    def _write_image(self, stem: Path, image: BagImage, pixels: ImageHW3) -> Path:
-        """JPEG and PNG as they were sent, bit for bit; all else as JPEG, or PNG if so asked."""
-        if image.msgtype == COMPRESSED_IMAGE:
-            data = ros2_types().deserialize_cdr(image.cdr, image.msgtype).data.tobytes()
-            for magic, suffix in ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png")):
-                if data.startswith(magic):
-                    return _write(stem.with_suffix(suffix), data)
-        bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-        if self._options.png:
-            return _write(stem.with_suffix(".png"), cv2.imencode(".png", bgr)[1].tobytes())
-        how = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        how += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-        return _write(stem.with_suffix(".jpg"), cv2.imencode(".jpg", bgr, how)[1].tobytes())
-
     def _tell(
         self,
         poses: Mapping[int, Pose],
@@ -434,6 +421,12 @@ class _Recording:
         report.left_out.update(counts)
         report.positions = [pose.position.tolist() for pose in poses.values()]
         report.fates = [fates[image] for image in poses]
+        views = viewing_direction(np.array([pose.quaternion for pose in poses.values()]))
+        if float(np.median(views[:, 2])) > _STRAIGHT_UP:
+            report.notes.append(
+                f"the camera looks along {report.world}'s z, straight up, most of the time: of "
+                "a body (x forward, z up), taken for optical? See --pose-of and --image-axes"
+            )
         jumps = [at_s for at_s, _, _ in report.jumps]
         report.jump_lines = self._lines(poses, [(at_s, at_s) for at_s in jumps])
         report.gap_lines = self._lines(poses, [(g.at_s, g.at_s + g.seconds) for g in report.gaps])
@@ -451,8 +444,3 @@ class _Recording:
             if before >= 0 and after < len(places):
                 lines.append((places[before], places[after]))
         return lines
-
-
-def _write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path

@@ -84,7 +84,7 @@ def _draw_above(axes: Any, report: PassReport, everything: Any, wide: list[int])
 
 
 def _draw_counts(axes: Any, report: PassReport) -> None:
-    counts = {**report.frames, **report.left_out}
+    counts = {k: n for k, n in {**report.frames, **report.left_out}.items() if n}
     names = [name if len(name) < 44 else f"{name[:42]}…" for name in counts]
     colours = [_STYLES.get(name, ("#555555", "", 0))[0] for name in counts]
     bars = axes.barh(names, list(counts.values()), color=colours)
