@@ -76,11 +76,12 @@ class HypothesisFit:
 class ConventionCheck:
     """What the images say about the poses of one split.
 
-    ``verdict``: "agrees"; "differs" (``likely`` explains it, and ``ties`` do as well); "unexplained"
-    (the poses do not go with the images, nor does anything else that is known); "cannot_tell", with
-    its ``reason``. ``turning`` and ``moving`` are the pairs that rotations and directions were
-    compared on. ``focal_factor``: the images want so many times the focal length; None where the
-    given one does. ``fits`` are of the poses as given, the likely one, the best and the usual mistakes.
+    ``verdict``: "agrees"; "differs" (``likely`` explains it, and ``ties`` do as well);
+    "unexplained" (the poses do not go with the images, nor does anything else that is known);
+    "cannot_tell", with its ``reason``. ``turning`` and ``moving`` are the pairs that rotations and
+    directions were compared on. ``focal_factor``: the images want so many times the focal length;
+    None where the given one does. ``fits`` are of the poses as given, the likely one, the best and
+    the usual mistakes.
     """
 
     split: str
@@ -124,19 +125,25 @@ def judge(
     known = hypotheses(format)
     poses = _poses(frames)
     fits = _Compared(matches, known, poses, 1.0)
-    if fits.verdict in ("agrees", "cannot_tell"):
-        factor = _better_focal(matches, poses) if fits.verdict == "agrees" else None
-        return fits.result(split, factor)
+    if fits.verdict == "agrees":
+        return fits.result(split, _better_focal(matches, poses))
+    if fits.verdict == "differs" or not fits.enough:
+        return fits.result(split, None)
     # A wrong focal length makes every rotation too large or too small.
     others = [_Compared(matches, known, poses, factor) for factor in _COARSE_FACTORS]
-    best = min(others, key=lambda other: other.least_cost)
-    if fits.verdict == "unexplained" and best.explained:
+    if fits.verdict == "cannot_tell":
+        # Other conventions fit a doubtful case by chance.
+        others = [other for other in others if other.verdict == "agrees"]
+    best = min((fits, *others), key=lambda other: other.least_cost)
+    if best.explained and best.least_cost < _FOCAL_MARGIN * fits.given_cost:
         finer = [
             _Compared(matches, known, poses, best.focal_factor * step)
             for step in (0.9, 0.95, 1.05, 1.1)
         ]
         best = min((best, *finer), key=lambda other: other.least_cost)
         return best.result(split, best.focal_factor)
+    if fits.verdict == "unexplained" and any(other.verdict == "agrees" for other in others):
+        fits.doubt("the poses go with the images at another focal length, by too few pairs to say")
     return fits.result(split, None)
 
 
@@ -193,6 +200,16 @@ class _Compared:
         return next(i for i, fit in enumerate(self.fits) if fit.cost <= _TIE * least)
 
     @property
+    def given_cost(self) -> float:
+        """The cost of the poses as given."""
+        return self.fits[0].cost
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are pairs enough to say anything."""
+        return max(self.turning, self.moving) >= LEAST_PAIRS
+
+    @property
     def least_cost(self) -> float:
         """The least cost at this focal length; infinite where nothing is explained by it."""
         return self.fits[self.best].cost if self.explained else math.inf
@@ -204,7 +221,7 @@ class _Compared:
         return self.verdict in ("agrees", "differs") and enough
 
     def _judge(self) -> tuple[Verdict, str]:
-        if self.turning < LEAST_PAIRS and self.moving < LEAST_PAIRS:
+        if not self.enough:
             return "cannot_tell", (
                 f"of {self._pairs} pairs of images that show the same things {self.turning} turn "
                 f"and {self.moving} move clearly; {LEAST_PAIRS} of a kind are needed (too little "
@@ -216,8 +233,15 @@ class _Compared:
         if best.fits and self._clearly_better():
             return "differs", ""
         if best.fits or max(given.rotation_cost, given.direction_cost) <= 2:
-            return "cannot_tell", "the poses go with the images badly, and nothing else clearly better"
+            return (
+                "cannot_tell",
+                "the poses go with the images badly, nothing else clearly better",
+            )
         return "unexplained", "no known convention explains it"
+
+    def doubt(self, reason: str) -> None:
+        """Take back a verdict that may have another cause."""
+        self.verdict, self._reason = "cannot_tell", reason
 
     def _clearly_better(self) -> bool:
         given, best = self.fits[0], self.fits[self.best]
@@ -232,12 +256,10 @@ class _Compared:
             (0, self._turning, self._rotation_fits),
             (1, self._moving, _DIRECTION_FITS_DEG),
         ):
-            own, other = self._errors[0][kind], self._errors[self.best][kind]
-            gain[mask] += ((own - other) / scale)[mask]
+            gained = self._errors[0][kind] - self._errors[self.best][kind]
+            gain[mask] += (gained / scale)[mask]
         telling = np.abs(gain) > _LEAST_GAIN
-        return bool(
-            telling.sum() >= LEAST_PAIRS and np.mean(gain[telling] > 0) >= _SHARE_OF_PAIRS
-        )
+        return bool(telling.sum() >= LEAST_PAIRS and np.mean(gain[telling] > 0) >= _SHARE_OF_PAIRS)
 
     def result(self, split: str, focal_factor: float | None) -> ConventionCheck:
         """The answer."""

@@ -47,7 +47,9 @@ class Hypothesis:
 
 def hypotheses(format: str) -> list[Hypothesis]:
     """All of them for a dataset of reader ``format``: as given first, then from likely to rare."""
-    found = [Hypothesis("as_given", "as given", "", lambda rotation, position: (rotation, position))]
+    found = [
+        Hypothesis("as_given", "as given", "", lambda rotation, position: (rotation, position))
+    ]
     found += _inversions(format)
     axes, other_axes = _changed_axes(1, format)
     mirrored, other_mirrored = _changed_axes(-1, format)
@@ -191,7 +193,8 @@ def _changed_axes(determinant: int, format: str) -> tuple[list[Hypothesis], list
     # Names are of what a file's axes are, or of what happened to the images.
     names = {_key(flip @ matrix): (text, remedy) for matrix, text, remedy in frames}
     names.update({_key(matrix): (text, remedy) for matrix, text, remedy in _PICTURES})
-    named, others = [], []
+    named: list[Hypothesis] = []
+    others: list[Hypothesis] = []
     for matrix in _signed_permutations(determinant):
         key = _key(matrix)
         mirrored = "the world is mirrored; " if determinant < 0 else ""

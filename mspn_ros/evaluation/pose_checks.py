@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: 2026 mspn_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What poses and file contents alone tell of a dataset: jumps, runs, copies, what training covers."""
+"""What poses and bytes of files tell of a dataset: jumps, runs, copies, what training covers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +16,23 @@ from scipy.spatial import cKDTree
 
 from mspn_ros import metrics
 from mspn_ros.datasets.base import SceneData
+from mspn_ros.datasets.frame_choice import find_jumps
 from mspn_ros.evaluation.baselines import mean_pose, nearest_frames
 from mspn_ros.paths import file_digest
 from mspn_ros.records import Array, Frame
 
-# A step is a jump if it is so many times as long as those around it, and so large in itself: in
-# parts of the extent, and in degrees.
+# A step is a jump if it is so many times as fast as others (find_jumps), and so large in itself: in
+# parts of the extent, and in degrees. To an outlier leads one and from it another.
 _JUMP_FACTOR, _JUMP_OF_EXTENT, _JUMP_DEG = 10.0, 0.05, 20.0
+_OUTLIER_FACTOR = 5.0
 _WINDOW = 31
 # A pose is alone if no other is within this part of the extent and so many usual distances.
 _ALONE_OF_EXTENT, _ALONE_FACTOR = 0.15, 10.0
 _LEAST_STUCK, _LEAST_STILL = 3, 30
 _STILL_OF_EXTENT, _STILL_DEG = 0.005, 1.0
-# Copies of an image may have poses that differ by rounding.
-_SAME_OF_EXTENT, _SAME_DEG = 0.01, 1.0
+# Copies of an image may have poses that differ by rounding, or by a frame's time where a driver
+# sent the last image again.
+_SAME_OF_EXTENT, _SAME_DEG = 0.02, 3.0
 # What training covers: a frame further from all training frames than this, in parts of the extent
 # or in degrees, sees much that no training frame sees.
 FAR_OF_EXTENT, FAR_DEG = 0.2, 30.0
@@ -57,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Files with the same bytes; ``distance`` and ``angle_deg`` are the most between their poses."""
+    """Files with the same bytes; ``distance`` and ``angle_deg``: the most between their poses."""
 
     names: tuple[str, ...]
     distance: float
@@ -95,7 +99,7 @@ def check_poses(scene: SceneData) -> PoseChecks:
         jumps += far
         equal += [
             (a.name, b.name)
-            for a, b in zip(frames, frames[1:], strict=False)
+            for a, b in pairwise(frames)
             if a.stamp_s is not None and a.stamp_s == b.stamp_s
         ]
         stuck += _runs(frames, 0.0, 0.0, _LEAST_STUCK)
@@ -145,38 +149,48 @@ def _between(frames: Sequence[Frame], gap: int) -> tuple[Array, Array]:
 
 
 def _find_jumps(frames: Sequence[Frame], extent: float) -> tuple[list[Step], list[Step]]:
+    """Outliers and jumps of one sequence, as PoseChecks has them."""
     if len(frames) < 5:
         return [], []
     distance, angle = _between(frames, 1)
-    lapse = np.diff(_times(frames))
-    far = _too_large(distance, lapse, _JUMP_OF_EXTENT * extent) | _too_large(
-        angle, lapse, _JUMP_DEG
-    )
+    off = _off_both_neighbours(frames, extent)
+    outliers = [
+        Step(frames[i - 1].name, frames[i].name, float(distance[i - 1]), float(angle[i - 1]))
+        for i in map(int, np.flatnonzero(off))
+    ]
+    # A single outlier is two leaps, each of which hides the other.
+    walk = [frame for frame, odd in zip(frames, off, strict=True) if not odd]
+    times = _times(walk)
+    stamps = np.round((times - times[0]) * 1e9).astype(np.int64)
+    least = _JUMP_OF_EXTENT * extent, _JUMP_DEG
+    index = {int(stamp): i for i, stamp in enumerate(stamps)}
+    jumps = find_jumps(stamps, positions(walk), quaternions(walk), least, _JUMP_FACTOR)
+    return outliers, [
+        Step(walk[index[j.start_ns]].name, walk[index[j.end_ns]].name, j.metres, j.degrees)
+        for j in jumps
+    ]
+
+
+def _off_both_neighbours(frames: Sequence[Frame], extent: float) -> Flags:
+    """Frames off the one before and the one after, which are near each other."""
+    distance, angle = _between(frames, 1)
     over, over_angle = _between(frames, 2)
-    outliers, jumps = [], []
-    taken = -1
-    for i in np.flatnonzero(far):
-        step = Step(frames[i].name, frames[i + 1].name, float(distance[i]), float(angle[i]))
-        # Off the frame before and the one after, which are near each other.
-        back = (
-            i + 1 < len(far)
-            and far[i + 1]
-            and over[i] < 0.5 * max(distance[i], 1e-12) + _JUMP_OF_EXTENT * extent
-            and over_angle[i] < 0.5 * angle[i] + _JUMP_DEG
-        )
-        if back:
-            outliers.append(step)
-            taken = int(i) + 1
-        elif i != taken:
-            jumps.append(step)
-    return outliers, jumps
+    lapse = np.diff(_times(frames))
+    far = _too_large(distance, lapse, _JUMP_OF_EXTENT * extent)
+    far |= _too_large(angle, lapse, _JUMP_DEG)
+    near = (over < 0.5 * distance[:-1] + _JUMP_OF_EXTENT * extent) & (
+        over_angle < 0.5 * angle[:-1] + _JUMP_DEG
+    )
+    off = np.zeros(len(frames), bool)
+    off[1:-1] = far[:-1] & far[1:] & near
+    return off
 
 
 def _too_large(step: Array, lapse: Array, least: float) -> Flags:
     speed = step / lapse
     usual = median_filter(speed, size=_WINDOW, mode="nearest")
     usual = np.maximum(usual, 0.5 * float(np.median(speed)))
-    return np.asarray((step > least) & (speed > _JUMP_FACTOR * usual))
+    return np.asarray((step > least) & (speed > _OUTLIER_FACTOR * usual))
 
 
 def _runs(frames: Sequence[Frame], distance: float, angle: float, least: int) -> list[Run]:
@@ -202,7 +216,7 @@ def _find_alone(frames: Sequence[Frame], extent: float) -> list[tuple[str, float
         return []
     nearest = cKDTree(positions(frames)).query(positions(frames), k=2)[0][:, 1]
     bound = max(_ALONE_OF_EXTENT * extent, _ALONE_FACTOR * float(np.median(nearest)))
-    return [(frames[i].name, float(nearest[i])) for i in np.flatnonzero(nearest > bound)]
+    return [(frames[i].name, float(nearest[i])) for i in map(int, np.flatnonzero(nearest > bound))]
 
 
 def find_copies(

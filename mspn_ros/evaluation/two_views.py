@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a camera moved between two images, from the images alone.
 
-Matched keypoints (training/keypoints.py) and the essential matrix (Nister 2004) by OpenCV. The poses
-of the frames have no part in it: what comes out is held against them (convention_check.py).
+Matched keypoints (training/keypoints.py) and the essential matrix (Nister 2004) by OpenCV. The
+poses of the frames have no part in it: what comes out is held against them (convention_check.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -88,7 +89,8 @@ def sample_matches(
     total = min(count, len(frames))
     # One of each of ``total`` equal parts.
     edges = np.linspace(0, len(frames), total + 1)
-    firsts = [int(rng.integers(int(a), max(int(a) + 1, int(b)))) for a, b in zip(edges, edges[1:])]
+    edges = np.round(edges).astype(int)
+    firsts = [int(rng.integers(a, max(a + 1, b))) for a, b in pairwise(edges)]
     look = _Looks(frames)
     found: list[Matches] = []
     for done, first in enumerate(firsts, 1):
