@@ -30,6 +30,8 @@ _DIRECTION_FITS_DEG = 20.0
 _MARGIN, _SHARE_OF_PAIRS = 0.4, 0.75
 # Hypotheses this near to the best cannot be told from it.
 _TIE = 1.25
+# With more of them none is named.
+_MOST_TIES = 2
 # Focal lengths that are tried, as factors of the given one; what is nearer to 1 than _FOCAL_WRONG
 # is left alone, since lenses and matches are not that exact.
 _FOCAL_FACTORS = np.exp(np.linspace(-math.log(2.5), math.log(2.5), 75))
@@ -231,6 +233,9 @@ class _Compared:
         if given.fits:
             return "agrees", ""
         if best.fits and self._clearly_better():
+            ties = len(self._ties())
+            if ties > _MOST_TIES:
+                return "unexplained", f"{ties + 1} other conventions explain it equally well"
             return "differs", ""
         if best.fits or max(given.rotation_cost, given.direction_cost) <= 2:
             return (
@@ -242,6 +247,12 @@ class _Compared:
     def doubt(self, reason: str) -> None:
         """Take back a verdict that may have another cause."""
         self.verdict, self._reason = "cannot_tell", reason
+
+    def _ties(self) -> list[HypothesisFit]:
+        """What fits as well as the best, from better to worse."""
+        best = self.fits[self.best]
+        near = [fit for fit in self.fits if fit is not best and fit.cost <= _TIE * best.cost]
+        return sorted(near, key=lambda fit: fit.cost)
 
     def _clearly_better(self) -> bool:
         given, best = self.fits[0], self.fits[self.best]
@@ -266,7 +277,7 @@ class _Compared:
         best = self.fits[self.best]
         order = sorted(self.fits, key=lambda fit: fit.cost)
         differs = self.verdict == "differs"
-        ties = [fit for fit in order if fit is not best and fit.cost <= _TIE * best.cost]
+        ties = self._ties()
         shown = list(dict.fromkeys([self.fits[0], *([best] if differs else []), *order[:3]]))
         shown += [fit for fit in self.fits[:_SHOWN] if fit not in shown]
         return ConventionCheck(

@@ -118,7 +118,7 @@ def _conventions(scene: SceneData, checks: SceneChecks) -> _Parts:
                 "problem",
                 "poses_do_not_fit",
                 check.split,
-                "the poses do not move as the images do, and no known convention explains it",
+                f"the poses do not move as the images do, and {check.reason}",
                 "check that poses and images belong together: names, stamps, the camera's lens; "
                 "then how the poses were made",
             )

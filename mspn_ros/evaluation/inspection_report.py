@@ -32,7 +32,7 @@ _MOST_ROWS, _WORST_IMAGES = 20, 4
 _VERDICTS = {
     "agrees": "the poses move as the images do",
     "differs": "the poses do not move as the images do, but would if they are meant otherwise",
-    "unexplained": "the poses do not move as the images do; no known convention explains it",
+    "unexplained": "the poses do not move as the images do, and nothing else can be named",
     "cannot_tell": "it cannot be told",
 }
 
