@@ -47,7 +47,7 @@ def room(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def matches(room):
-    return sample_matches(room.split("train"), 24)
+    return sample_matches(room.split("train"), 20)
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_names_from_files_are_escaped_in_the_page(room, tmp_path):
 def test_a_real_scene_agrees_and_inverted_does_not():
     scene = read_scene(SHARED / "fr1_rpy")
     frames = scene.split("test")
-    pairs = sample_matches(frames, 16)
+    pairs = sample_matches(frames, 14)
     assert judge(pairs, frames, "test", scene.format).verdict == "agrees"
     wrong = written_as(scene, np.linalg.inv).split("test")
     assert "world-to-camera" in judge(pairs, wrong, "test", scene.format).likely

@@ -28,6 +28,9 @@ _DIRECTION_FITS_DEG = 20.0
 # Another hypothesis is named only if it fits, is better by such a factor than the poses as given in
 # what these do not fit, and is so on such a share of the pairs that tell the two apart.
 _MARGIN, _SHARE_OF_PAIRS = 0.4, 0.75
+# Poses that nothing explains are called wrong if their cost is so large on so many pairs: a lens
+# that is not as said, or repeated things that are matched, raise it, too.
+_GROSS, _LEAST_FOR_GROSS = 3.0, 15
 # Hypotheses this near to the best cannot be told from it.
 _TIE = 1.25
 # With more of them none is named.
@@ -237,11 +240,12 @@ class _Compared:
             if ties > _MOST_TIES:
                 return "unexplained", f"{ties + 1} other conventions explain it equally well"
             return "differs", ""
-        if best.fits or max(given.rotation_cost, given.direction_cost) <= 2:
-            return (
-                "cannot_tell",
-                "the poses go with the images badly, nothing else clearly better",
-            )
+        gross = (given.rotation_cost > _GROSS and self.turning >= _LEAST_FOR_GROSS) or (
+            given.direction_cost > _GROSS and self.moving >= _LEAST_FOR_GROSS
+        )
+        if best.fits or not gross:
+            reason = "the poses go with the images badly, nothing else clearly better"
+            return "cannot_tell", reason
         return "unexplained", "no known convention explains it"
 
     def doubt(self, reason: str) -> None:
