@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mspn_ros import __version__
-from mspn_ros.commands import add_scene, bench, data, from_bag, learn, reproduce, run, scenes
+from mspn_ros.commands import (
+    add_scene,
+    bench,
+    data,
+    from_bag,
+    inspect,
+    learn,
+    reproduce,
+    run,
+    scenes,
+)
 from mspn_ros.commands.models import add_model_arguments
 from mspn_ros.records import ConfigError, MspnError
 
@@ -60,7 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     params.add_argument("--feature-size", type=int, metavar="F", help="default: the backbone's own")
     _json(params)
-    _add_inspect(add("inspect", "Show what a reader finds in datasets.", data.inspect))
+    text = "Show what a reader finds in datasets, and what is wrong with them before training."
+    _add_inspect(add("inspect", text, inspect.inspect))
     _add_dataset(commands)
     scenes.add_scenes_arguments(commands)
     bench.add_bench_arguments(commands)
@@ -198,7 +209,16 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folder, name=path or YAML file")
     parser.add_argument("--format", help="instead of detecting it")
     parser.add_argument("--focal-px", type=float, help="instead of an assumed focal length")
-    parser.add_argument("--headers-only", action="store_true", help="do not decode every image")
+    parser.add_argument(
+        "--headers-only",
+        action="store_true",
+        help="do not decode images: no check of conventions, copies, blur and exposure",
+    )
+    parser.epilog = (
+        "Writes report.html, top_view.png and inspect.json. Findings are problems (a model would "
+        "be wrong, or its errors meaningless), warnings and notes. The exit code is 0 whatever is "
+        "found, and 1 only where a dataset cannot be read; scripts look at 'findings' in the JSON."
+    )
     _json(parser)
     _output(parser, "runs/inspect")
 

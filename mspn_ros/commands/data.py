@@ -1,79 +1,15 @@
 # SPDX-FileCopyrightText: 2026 mspn_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``mspn inspect`` and ``mspn dataset``."""
+"""``mspn dataset``: rooms and bags."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from mspn_ros.paths import make_folder
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, progress_bar
-
-
-def inspect(arguments: argparse.Namespace) -> int:
-    """What a reader found, as a table, JSON and a top view."""
-    from mspn_ros.datasets import verify_images
-    from mspn_ros.evaluation.answers import write_json
-    from mspn_ros.evaluation.inspection import draw_top_view, inspect_scene
-
-    output = make_folder(arguments.output)
-    scenes = _read(arguments)
-    if not arguments.headers_only:
-        with progress_bar("decoding images") as update:
-            scenes = [verify_images(scene, update) for scene in scenes]
-    found = [inspect_scene(scene) for scene in scenes]
-    for inspection in found:
-        _show_scene(inspection.to_json())
-    picture = output / "top_view.png"
-    draw_top_view(scenes, picture)
-    write_json(
-        arguments.json or output / "inspect.json",
-        [inspection.to_json() for inspection in found],
-    )
-    notes.print(f"top view: {picture}")
-    return 0
-
-
-def _read(arguments: argparse.Namespace) -> list[Any]:
-    from mspn_ros.datasets import ReaderOptions, read_scene
-    from mspn_ros.datasets.scene_set import load_scene_set
-
-    if arguments.format is None and arguments.focal_px is None:
-        return list(load_scene_set(arguments.paths))
-    scenes = []
-    for text in arguments.paths:
-        name, _, path = text.rpartition("=")
-        options = ReaderOptions(arguments.focal_px)
-        scenes.append(read_scene(Path(path), name or None, arguments.format, options))
-    return scenes
-
-
-def _show_scene(scene: dict[str, Any]) -> None:
-    console.rule(scene["scene"], align="left")
-    for key, value in scene.items():
-        if key not in ("scene", "bad", "notes"):
-            console.print(f"{key.replace('_', ' '):>16}  {_text(value)}", highlight=False)
-    for note in scene["notes"]:
-        console.print(f"{'note':>16}  {note}", highlight=False)
-    for group in scene["bad"]:
-        names = group["names"]
-        listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-        text = f"{len(names)}: {group['reason']}: {listed}"
-        console.print(f"{'bad frames':>16}  {text}", style="yellow", highlight=False)
-    if not scene["bad"]:
-        console.print(f"{'bad frames':>16}  none", highlight=False)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_text(part)}" for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(_text(part) for part in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+from mspn_ros.terminal import console, progress_bar
 
 
 def add_synthetic_arguments(parser: argparse.ArgumentParser) -> None:

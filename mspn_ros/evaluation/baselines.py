@@ -73,9 +73,11 @@ def baseline_answers(
             for name in ("train", split)
         )
         features = (_features(backbone, train), _features(backbone, test))
+        known = train.position_S3.numpy(), train.quaternion_S4.numpy()
+        asked = test.position_S3.numpy(), test.quaternion_S4.numpy()
         predictions = {
-            "mean": _mean_pose(train, test),
-            "nearest": _pick(train, _nearest(train, test)),
+            "mean": mean_pose(*known, len(test)),
+            "nearest": _pick(train, nearest_frames(*known, *asked)),
             "retrieval": _pick(train, _most_similar(*features)),
             "ridge": _ridge(scene, train, *features),
         }
@@ -89,27 +91,29 @@ def _features(backbone: Backbone, samples: Samples) -> Array:
     return feature_NF
 
 
-def _mean_pose(train: Samples, test: Samples) -> Predict:
-    position = train.position_S3.numpy().mean(0)
-    quaternion = mean_quaternion(train.quaternion_S4.numpy())
-    return np.tile(position, (len(test), 1)), np.tile(quaternion, (len(test), 1))
+def mean_pose(position_N3: Array, quaternion_N4: Array, count: int) -> Predict:
+    """The mean of training poses, ``count`` times: (count, 3), (count, 4) xyzw."""
+    position, quaternion = position_N3.mean(0), mean_quaternion(quaternion_N4)
+    return np.tile(position, (count, 1)), np.tile(quaternion, (count, 1))
 
 
 def _pick(train: Samples, index_N: Index) -> Predict:
     return train.position_S3.numpy()[index_N], train.quaternion_S4.numpy()[index_N]
 
 
-def _nearest(train: Samples, test: Samples) -> Index:
-    positions, quaternions = train.position_S3.numpy(), train.quaternion_S4.numpy()
-    extent = metrics.position_extent(positions)
-    nearest = []
-    for position, quaternion in zip(
-        test.position_S3.numpy(), test.quaternion_S4.numpy(), strict=True
+def nearest_frames(
+    position_N3: Array, quaternion_N4: Array, asked_position_M3: Array, asked_quaternion_M4: Array
+) -> Index:
+    """For each of M poses, which of N training poses is nearest: distance / extent + angle / 90."""
+    extent = metrics.position_extent(position_N3) or 1.0
+    nearest = np.zeros(len(asked_position_M3), np.int64)
+    for i, (position, quaternion) in enumerate(
+        zip(asked_position_M3, asked_quaternion_M4, strict=True)
     ):
-        distance = metrics.position_error(positions, position) / extent
-        angle = metrics.rotation_error_deg(quaternions, quaternion[None])
-        nearest.append(np.argmin(distance + angle / 90))
-    return np.array(nearest)
+        distance = metrics.position_error(position_N3, position) / extent
+        angle = metrics.rotation_error_deg(quaternion_N4, quaternion[None])
+        nearest[i] = np.argmin(distance + angle / 90)
+    return nearest
 
 
 def _most_similar(train_NF: Array, test_MF: Array) -> Index:

@@ -158,7 +158,7 @@ def draw_top_view(scenes: Sequence[SceneData], path: Path) -> None:
     FigureCanvasAgg(figure)
     cells = figure.subfigures(rows, columns, squeeze=False, wspace=0.04, hspace=0.04).ravel()
     for cell, scene in zip(cells, scenes, strict=False):
-        _draw_scene(cell, scene)
+        draw_views(cell, scene)
     try:
         figure.savefig(path, format="png")
     except OSError as error:
@@ -167,7 +167,8 @@ def draw_top_view(scenes: Sequence[SceneData], path: Path) -> None:
         ) from error
 
 
-def _draw_scene(cell: Any, scene: SceneData) -> None:
+def draw_views(cell: Any, scene: SceneData) -> list[tuple[Any, tuple[int, int]]]:
+    """Draw a scene into a (sub)figure; its axes from above and the side, each with world axes."""
     up = up_direction(scene.frames)
     height = _AXES.index(up.axis[1])
     # right x forward = up in a right-handed world; from below, the two change places.
@@ -191,6 +192,7 @@ def _draw_scene(cell: Any, scene: SceneData) -> None:
     top.set_title(f"from above: {_AXES[right]}, {_AXES[forward]}  ({held})", fontsize=9)
     side.set_title(f"from the side: {_AXES[wide]}, {_AXES[height]}", fontsize=9)
     top.legend(loc="best", fontsize=8, framealpha=0.8, markerscale=2.5)
+    return [(top, (right, forward)), (side, (wide, height))]
 
 
 def _draw_view(axes: Any, scene: SceneData, horizontal: int, vertical: int) -> None:

@@ -17,6 +17,8 @@ from mspn_ros.evaluation.answers import Answer, Table, by_scene, scene_errors
 from mspn_ros.metrics import CovarianceScore, SceneScore
 from mspn_ros.records import ImageHW3, MspnError, SceneRow
 
+# Nothing is loaded and nothing runs, whatever a name from a file might smuggle in.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em;
        color: #222; }
@@ -140,42 +142,73 @@ def write_report(
     Raises:
         MspnError: the file cannot be written.
     """
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"]
-    parts.append(f"<style>{_STYLE}</style><h1>{escape(title)}</h1><dl>")
+    parts = ["<dl>"]
     parts += [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()]
     parts.append("</dl>")
     for heading, table in tables.items():
         parts.append(f"<h2>{escape(heading)}</h2>" + _html_table(table))
     parts.append("<h2>Pictures</h2>")
-    for picture in pictures:
-        kind = "png" if picture.content.startswith(b"\x89PNG") else "jpeg"
-        encoded = base64.b64encode(picture.content).decode()
-        parts.append(
-            f"<figure{' class=frame' if picture.frame else ''}>"
-            f'<img src="data:image/{kind};base64,{encoded}" alt="{escape(picture.caption)}">'
-            f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-        )
+    parts += [html_figure(picture) for picture in pictures]
+    return write_page(path, title, parts)
+
+
+def write_page(path: Path, title: str, parts: Sequence[str], style: str = "") -> Path:
+    """Write a page of ``parts``, which are HTML already; ``title`` is text.
+
+    Raises:
+        MspnError: the file cannot be written.
+    """
+    head = "<!doctype html><html lang=en><meta charset=utf-8>"
+    head += f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    head += f"<title>{escape(title)}</title>"
+    head += f"<style>{_STYLE}{style}</style><h1>{escape(title)}</h1>"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(parts) + "</html>\n")
+        # Names of files may hold bytes that are no UTF-8.
+        text = "\n".join([head, *parts]) + "</html>\n"
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise MspnError(f"{path}: cannot be written ({error.strerror})") from error
     return path
 
 
+def html_figure(picture: Picture) -> str:
+    """A picture inside the page, with its caption."""
+    kind = "png" if picture.content.startswith(b"\x89PNG") else "jpeg"
+    encoded = base64.b64encode(picture.content).decode()
+    return (
+        f"<figure{' class=frame' if picture.frame else ''}>"
+        f'<img src="data:image/{kind};base64,{encoded}" alt="{escape(picture.caption)}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+def html_rows(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    marks: Sequence[str] = (),
+    kind: str = "",
+) -> str:
+    """A table of text; ``marks`` are the rows' classes, ``kind`` is the table's."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = []
+    for i, cells in enumerate(rows):
+        mark = f" class={marks[i]}" if marks and marks[i] else ""
+        body.append(f"<tr{mark}>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>")
+    start = f"<table class={kind}>" if kind else "<table>"
+    return f"{start}<tr>{head}</tr>{''.join(body)}</table>"
+
+
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in HEADER)
-    rows = []
-    for cells in table_cells(table):
-        mark = " class=mean" if cells[0] == "mean" else ""
-        rows.append(f"<tr{mark}>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>")
+    rows = table_cells(table)
+    text = html_rows(HEADER, rows, ["mean" if cells[0] == "mean" else "" for cells in rows])
     latency = ""
     if table.latency_ms:
         values = ", ".join(f"{k} {v:.1f} ms" for k, v in table.latency_ms.items())
         latency = f"<p>Latency: {values}.</p>"
     counts = ", ".join(f"{name} {count}" for name, count in table.counts.items())
     dropped = f"<p>Frames without an answer of the localizer: {table.dropped} ({counts}).</p>"
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>{latency}{dropped}"
+    return f"{text}{latency}{dropped}"
 
 
 def sample_answers(

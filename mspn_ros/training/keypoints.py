@@ -82,26 +82,29 @@ def find_keypoints(frame: Frame) -> Keypoints:
     )
 
 
-def match(a: Keypoints, b: Keypoints, tolerance: float) -> npt.NDArray[np.int64]:
-    """Pairs (M, 2) of keypoints that look alike, each the other's best.
-
-    And whose rays lie in one plane with both centres (the epipolar constraint) to ``tolerance``
-    pixels.
-    """
+def most_alike(a: Keypoints, b: Keypoints) -> npt.NDArray[np.int64]:
+    """Pairs (M, 2) of keypoints that look alike, each the other's best."""
     if not len(a.ray_K3) or not len(b.ray_K3):
         return np.zeros((0, 2), np.int64)
     alike = a.descriptor_KD @ b.descriptor_KD.T
     best, back = alike.argmax(1), alike.argmax(0)
     own = np.arange(len(best))
     kept = np.flatnonzero((back[best] == own) & (alike[own, best] > _ALIKE))
-    other = best[kept]
-    baseline = b.centre_3 - a.centre_3
-    near, far = a.world_ray[kept], b.world_ray[other]
-    normal = np.cross(baseline, near)
+    return np.stack((kept, best[kept]), 1)
+
+
+def match(a: Keypoints, b: Keypoints, tolerance: float) -> npt.NDArray[np.int64]:
+    """Pairs (M, 2) of keypoints that look alike, each the other's best.
+
+    And whose rays lie in one plane with both centres (the epipolar constraint) to ``tolerance``
+    pixels.
+    """
+    pair_M2 = most_alike(a, b)
+    near, far = a.world_ray[pair_M2[:, 0]], b.world_ray[pair_M2[:, 1]]
+    normal = np.cross(b.centre_3 - a.centre_3, near)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     off = np.abs((far * normal).sum(1))
-    good = off < tolerance * max(a.pixel, b.pixel)
-    return np.stack((kept[good], other[good]), 1)
+    return np.asarray(pair_M2[off < tolerance * max(a.pixel, b.pixel)])
 
 
 def triangulate(a: Keypoints, b: Keypoints, pair_M2: npt.NDArray[np.int64]) -> tuple[Array, Array]:

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: 2026 mspn_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""``mspn inspect``: what a reader found, and what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mspn_ros.paths import make_folder
+from mspn_ros.terminal import console, notes, progress_bar
+
+if TYPE_CHECKING:
+    from mspn_ros.evaluation.findings import Finding
+
+_COLOURS = {"problem": "bold red", "warning": "yellow", "note": None}
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """What a reader found and all checks, as text, JSON, a top view and a page."""
+    from mspn_ros.datasets import verify_images
+    from mspn_ros.evaluation.answers import write_json
+    from mspn_ros.evaluation.findings import by_severity, list_findings
+    from mspn_ros.evaluation.inspection import draw_top_view, inspect_scene
+    from mspn_ros.evaluation.inspection_report import InspectedScene, write_inspection_report
+    from mspn_ros.evaluation.scene_checks import check_scene
+
+    output = make_folder(arguments.output)
+    scenes = _read(arguments)
+    if not arguments.headers_only:
+        with progress_bar("decoding images") as update:
+            scenes = [verify_images(scene, update) for scene in scenes]
+    done = []
+    for scene in scenes:
+        inspection = inspect_scene(scene)
+        _show_scene(inspection.to_json())
+        checks = check_scene(scene, progress_bar, arguments.headers_only)
+        findings = tuple(list_findings(scene, checks))
+        done.append(InspectedScene(scene, inspection, checks, findings))
+    _show_findings(by_severity([finding for scene in done for finding in scene.findings]))
+    picture = output / "top_view.png"
+    draw_top_view(scenes, picture)
+    write_json(
+        arguments.json or output / "inspect.json",
+        [
+            {
+                **one.inspection.to_json(),
+                "findings": [asdict(finding) for finding in one.findings],
+                "checks": one.checks.to_json(one.scene),
+            }
+            for one in done
+        ],
+    )
+    report = write_inspection_report(output / "report.html", done)
+    notes.print(f"top view: {picture}")
+    notes.print(f"report: {report}")
+    return 0
+
+
+def _read(arguments: argparse.Namespace) -> list[Any]:
+    from mspn_ros.datasets import ReaderOptions, read_scene
+    from mspn_ros.datasets.scene_set import load_scene_set
+
+    if arguments.format is None and arguments.focal_px is None:
+        return list(load_scene_set(arguments.paths))
+    scenes = []
+    for text in arguments.paths:
+        name, _, path = text.rpartition("=")
+        options = ReaderOptions(arguments.focal_px)
+        scenes.append(read_scene(Path(path), name or None, arguments.format, options))
+    return scenes
+
+
+def _show_scene(scene: dict[str, Any]) -> None:
+    console.rule(scene["scene"], align="left")
+    for key, value in scene.items():
+        if key not in ("scene", "bad", "notes"):
+            console.print(f"{key.replace('_', ' '):>16}  {_text(value)}", highlight=False)
+    for note in scene["notes"]:
+        console.print(f"{'note':>16}  {note}", highlight=False)
+    for group in scene["bad"]:
+        names = group["names"]
+        listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        text = f"{len(names)}: {group['reason']}: {listed}"
+        console.print(f"{'bad frames':>16}  {text}", style="yellow", highlight=False)
+    if not scene["bad"]:
+        console.print(f"{'bad frames':>16}  none", highlight=False)
+
+
+def _show_findings(found: Sequence[Finding]) -> None:
+    console.rule("findings", align="left")
+    for finding in found:
+        head = f"{finding.severity:>16}  {finding.scene}: {finding.text}"
+        style = _COLOURS[finding.severity]
+        # Names of files may look like rich's markup.
+        console.print(head, style=style, markup=False, highlight=False, soft_wrap=True)
+        for key, text in (("where", finding.place), ("remedy", finding.remedy)):
+            line = f"{key:>16}  {text}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not found:
+        console.print(f"{'':>16}  nothing is wrong as far as can be seen", highlight=False)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(_text(part) for part in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
