@@ -98,6 +98,7 @@ setup(
         "ros-kilted": ros_wheels("kilted"),
         "openvino": ["openvino>=2024.0"],
         "synthetic": ["pyvista>=0.43"],
+        "sfm": ["pycolmap>=4"],
         "test": ["pytest>=7", "ruff", "mypy", "types-PyYAML", "setuptools>=70.1"],
     },
     entry_points={"console_scripts": [f"mspn = {NAME}.cli:main"]},

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mspn_ros import __version__
-from mspn_ros.commands import add_scene, bench, data, learn, reproduce, run, scenes
+from mspn_ros.commands import add_scene, bench, data, from_video, learn, reproduce, run, scenes
 from mspn_ros.commands.models import add_model_arguments
 from mspn_ros.records import ConfigError, MspnError
 
@@ -209,6 +209,11 @@ def _add_dataset(commands: Any) -> None:
     synthetic = kinds.add_parser("synthetic", help="Render furnished rooms with exact poses.")
     synthetic.set_defaults(command=data.synthetic)
     data.add_synthetic_arguments(synthetic)
+    video = kinds.add_parser(
+        "from-video", help="Find the poses of videos or photos.", description=from_video.TEXT
+    )
+    video.set_defaults(command=from_video.from_video)
+    from_video.add_arguments(video)
     bag = kinds.add_parser("to-bag", help="Write frames and true poses as a rosbag.")
     bag.set_defaults(command=data.to_bag)
     _data(bag)
