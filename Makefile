@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint clean check-python check-shm
+.PHONY: help setup demo test soak fuzz lint clean check-python check-shm
 
 help: ## Show the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -23,14 +23,20 @@ setup: $(READY) ## Install everything into .venv (about 6 GB; a few minutes, onc
 demo: $(READY) check-shm ## Play a bag into the real node and report (under 3 minutes)
 	@$(VENV)/bin/mspn demo
 
-# One thread a process: tests start several, and OpenMP's threads spin while they wait for a core.
-test: lint $(RENDERS) check-shm ## Lint, then run all tests (about 15 minutes)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest
+# Two files at a time (WORKERS=1: one), since most of a test is waiting for processes. One thread a
+# process: tests start several, and OpenMP's threads spin while they wait for a core.
+test: lint $(RENDERS) check-shm ## Lint, then run all tests (under 15 minutes)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
 
 # MINUTES, CAMERAS, HZ and OUTPUT may be given: make soak MINUTES=5
-soak: $(READY) check-shm ## Run a node for half an hour under four cameras and count every frame
-	@$(VENV)/bin/python test/soak.py --minutes $(or $(MINUTES),30) --cameras $(or $(CAMERAS),4) \
-		--hz $(or $(HZ),30) --output $(or $(OUTPUT),soak)
+soak: $(READY) check-shm ## Run a changing node for half an hour under four cameras and count every frame
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python test/soak.py --minutes $(or $(MINUTES),30) \
+		--cameras $(or $(CAMERAS),4) --hz $(or $(HZ),30) --output $(or $(OUTPUT),soak)
+
+# SEED, MESSAGES and FIRST (the number of the first one) may be given: make fuzz SEED=3 MESSAGES=1000
+fuzz: $(READY) check-shm ## Send a node 100,000 broken and hostile messages (about 15 minutes)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python test/fuzz.py --seed $(or $(SEED),0) \
+		--messages $(or $(MESSAGES),100000) --first $(or $(FIRST),0)
 
 lint: $(READY) ## Check style and types
 	@$(VENV)/bin/ruff check .

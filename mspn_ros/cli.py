@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mspn_ros import __version__
-from mspn_ros.commands import add_scene, bench, data, from_video, learn, reproduce, run, scenes
+from mspn_ros.commands import (
+    add_scene,
+    bench,
+    data,
+    from_bag,
+    from_video,
+    learn,
+    reproduce,
+    run,
+    scenes,
+)
 from mspn_ros.commands.models import add_model_arguments
 from mspn_ros.records import ConfigError, MspnError
 
@@ -209,6 +219,10 @@ def _add_dataset(commands: Any) -> None:
     synthetic = kinds.add_parser("synthetic", help="Render furnished rooms with exact poses.")
     synthetic.set_defaults(command=data.synthetic)
     data.add_synthetic_arguments(synthetic)
+    text = "Make a dataset of recordings: bags with images and poses, or TF."
+    recorded = kinds.add_parser("from-bag", help=text, description=text)
+    recorded.set_defaults(command=from_bag.from_bag)
+    from_bag.add_from_bag_arguments(recorded)
     video = kinds.add_parser(
         "from-video", help="Find the poses of videos or photos.", description=from_video.TEXT
     )

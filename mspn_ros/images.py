@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ MAX_PIXELS = 64_000_000
 MAX_ENCODED_BYTES = 128_000_000
 # A sliver of 1 x 60,000,000 pixels would become terabytes when its shorter side is resized.
 MAX_ASPECT = 32
+
+# JPEGs of more scans than this are refused: each goes through all pixels, and a file of kilobytes
+# may have thousands. Cameras and encoders make ten or so.
+MAX_SCANS = 100
+_SCAN = b"\xff\xda"
+
+# Pillow reads the EXIF of a JPEG for its resolution and tells of every damage with its numbers: a
+# stranger could fill a log, and what Python remembers of warnings. Nothing here comes of EXIF.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 # Not all that Pillow knows: it hands EPS files to Ghostscript, for one.
 _ENCODED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
@@ -157,6 +167,10 @@ def decode_compressed(
     try:
         with Image.open(io.BytesIO(encoded), formats=_ENCODED_FORMATS) as image:
             check_size(image.height, image.width, place)
+            if image.format == "JPEG" and encoded.count(_SCAN) > MAX_SCANS:
+                raise ImageError(
+                    f"{place} is a JPEG of more than {MAX_SCANS} scans, which no camera makes"
+                )
             if image.mode in ("I;16", "I;16B", "I"):
                 return decode_raw(
                     np.asarray(image).astype("<u2").tobytes(),

@@ -11,10 +11,18 @@ from dataset_files import write_walk
 from mspn_ros.datasets import read_scene
 from mspn_ros.network.backbone import Architecture
 from mspn_ros.network.coding import PoseCoding
+from mspn_ros.network.losses import known_loss, scene_loss
 from mspn_ros.records import ConfigError
 from mspn_ros.training.batches import BatchLoader, epoch_batches
-from mspn_ros.training.config import AugmentConfig, SamplingConfig, TrainConfig, load_config
+from mspn_ros.training.config import (
+    AugmentConfig,
+    LossConfig,
+    SamplingConfig,
+    TrainConfig,
+    load_config,
+)
 from mspn_ros.training.distributed import World
+from mspn_ros.training.learner import Learner
 from mspn_ros.training.methods import METHODS, method_file
 from mspn_ros.training.samples import FrameStore
 
@@ -138,6 +146,44 @@ def test_two_processes_see_the_very_images_of_one_and_a_resumed_run_of_an_unbrok
     assert first.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_images_of_nothing_are_asked_for_varied_and_the_same_again(samples):
+    assert load(samples, World())[0].nothing_M3HW is None
+    config = replace(CONFIG, sampling=SamplingConfig(nothing=0.5))
+    once, again = (load(samples, World(), config=config) for _ in range(2))
+    for batch, other in zip(once, again, strict=True):
+        found = batch.nothing_M3HW
+        assert len(found) == max(1, round(0.5 * len(batch.index_B)))
+        assert found.shape[1:] == batch.image_B3HW.shape[1:]
+        assert (found.min() >= 0) & (found.max() <= 255)
+        assert torch.equal(found, other.nothing_M3HW)
+    [first, second] = (batch.nothing_M3HW.flatten() for batch in once[:2])
+    assert not torch.equal(first[: len(second)], second[: len(first)])
+
+
+def test_the_classifier_learns_of_images_of_nothing_and_poses_do_not(samples):
+    config = replace(
+        CONFIG,
+        sampling=SamplingConfig(nothing=0.5),
+        loss=LossConfig(scene_weight=2.0),
+        weights="none",
+    )
+    torch.manual_seed(0)
+    learner = Learner(config, 2).eval()
+    batch = load(samples, World(), config=config)[0]
+    target_BP = batch.target_BP[:, :6]
+    with torch.no_grad():
+        plain, plain_BP = learner(batch.image_B3HW, target_BP, batch.scene_B)
+        loss, pose_BP = learner(
+            batch.image_B3HW, target_BP, batch.scene_B, nothing_M3HW=batch.nothing_M3HW
+        )
+        said = [learner.network(i).logits_BN for i in (batch.image_B3HW, batch.nothing_M3HW)]
+    named = scene_loss(said[0], batch.scene_B)
+    told = known_loss(said[0], batch.scene_B, said[1])
+    assert torch.allclose(pose_BP, plain_BP, atol=1e-5)
+    assert float(loss - plain) == pytest.approx(2 * float(told - named), abs=1e-4)
+    assert abs(float(told - named)) > 0.01
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_every_method_lies_over_every_preset(name, preset):
@@ -163,5 +209,7 @@ def test_settings_that_contradict_each_other_are_named():
         load_config(config_file("paper.yaml"), ["shared_head=true"])
     with pytest.raises(ConfigError, match="tuple_frames 65 is not within 1 to 64"):
         load_config(config_file("paper.yaml"), ["sampling.tuple_frames=65"])
+    with pytest.raises(ConfigError, match=r"sampling\.nothing teaches the scene classifier"):
+        load_config(config_file("paper.yaml"), ["sampling.nothing=0.1", "loss.scene_weight=0"])
     with pytest.raises(ConfigError, match="method 'posnet' is unknown; known are posenet, mapnet"):
         method_file("posnet")

@@ -22,7 +22,7 @@ from mspn_ros.evaluation.bench_frames import camera_frames, write_random_model
 from mspn_ros.evaluation.node_loads import OVERLOAD, NodeResult
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node.bench_camera import MESSAGE_TYPES, CameraProcess
-from mspn_ros.node.bench_node import _serialized
+from mspn_ros.node.bench_node import serialized
 from mspn_ros.node.messages import decode_image
 from mspn_ros.node.transport import PROFILE_VARIABLES, process_environment
 from mspn_ros.records import RosError
@@ -125,7 +125,7 @@ def test_messages_hold_different_images_as_a_camera_gives_them(transport, off):
     for frame in frames:
         assert frame.shape == (200, 320, 3)
         assert frame.std() > 10
-        cdr = _serialized(frame, transport)
+        cdr = serialized(frame, transport)
         sizes.append(len(cdr))
         decoded = decode_image(deserialize_message(cdr, MESSAGE_TYPES[transport]))
         assert np.abs(decoded.astype(float) - frame).mean() <= off
@@ -152,7 +152,7 @@ def test_the_model_made_for_the_bench_answers_with_a_pose(tmp_path):
 
 
 def test_a_camera_that_nobody_can_hear_says_so_in_one_line(tmp_path):
-    (tmp_path / "0.cdr").write_bytes(_serialized(camera_frames(16, 16, 1)[0], "raw"))
+    (tmp_path / "0.cdr").write_bytes(serialized(camera_frames(16, 16, 1)[0], "raw"))
     said = "nobody subscribed to /nobody/listens within 0.5 s"
     with CameraProcess("/nobody/listens", "raw", tmp_path) as camera:
         camera.begin(10, 1, match_s=0.5)

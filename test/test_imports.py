@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mspn_ros"
-BASE = {"records", "geometry", "metrics", "images", "paths", "view"}
+BASE = {"records", "geometry", "metrics", "images", "paths", "view", "mounting"}
 # Room -> rooms it may import; docs/architecture.md draws this table.
 ALLOWED = {
     "records": set(),
     "paths": {"records"},
     "geometry": {"records"},
+    "mounting": {"records"},
     "metrics": {"records"},
     "images": {"records"},
     "view": {"records"},

@@ -16,7 +16,14 @@ from mspn_ros.network.account import parameter_account
 from mspn_ros.network.backbone import Architecture, Backbone, backbone_identity
 from mspn_ros.network.coding import PoseCoding
 from mspn_ros.network.heads import LinearHead
-from mspn_ros.network.losses import FixedPoseLoss, LearnedPoseLoss, TupleLoss, pose_l1, scene_loss
+from mspn_ros.network.losses import (
+    FixedPoseLoss,
+    LearnedPoseLoss,
+    TupleLoss,
+    known_loss,
+    pose_l1,
+    scene_loss,
+)
 from mspn_ros.network.mspn import MSPN
 from mspn_ros.network.pretrained import load_pretrained
 from mspn_ros.records import ConfigError, ModelError
@@ -122,6 +129,15 @@ def test_scene_loss_by_hand():
     logits = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
     expected = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(3))) / 2
     assert float(scene_loss(logits, torch.tensor([0, 0]))) == pytest.approx(expected)
+
+
+def test_known_loss_by_hand():
+    # The third class, that there is no scene, has the logit 0.
+    logits, nothing = torch.tensor([[1.0, 0.0]]), torch.tensor([[-2.0, 3.0]])
+    scene = math.log(math.exp(1) + 2) - 1
+    none = math.log(math.exp(-2) + math.exp(3) + 1)
+    found = known_loss(logits, torch.tensor([0]), nothing)
+    assert float(found) == pytest.approx((scene + none) / 2)
 
 
 @pytest.mark.parametrize("parameters", [6, 7])

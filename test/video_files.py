@@ -77,7 +77,9 @@ def turn_video(path, degrees):
     at = content.index(b"tkhd") + 44
     c, s = round(np.cos(np.radians(degrees))), round(np.sin(np.radians(degrees)))
     one = 1 << 16
-    content[at : at + 36] = struct.pack(">9i", c * one, s * one, 0, -s * one, c * one, 0, 0, 0, 1 << 30)
+    content[at : at + 36] = struct.pack(
+        ">9i", c * one, s * one, 0, -s * one, c * one, 0, 0, 0, 1 << 30
+    )
     path.write_bytes(content)
     return path
 

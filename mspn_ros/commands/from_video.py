@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-share",
         type=float,
-        help="share of each pass held out in blocks where there is no --test (default 0.15)",
+        help="share of each pass held out in blocks where there is no --test (default 0.2)",
     )
     scale = parser.add_argument_group("scale and frame (default: an arbitrary unit, +z up)")
     scale.add_argument(

@@ -24,6 +24,8 @@ from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from mspn_ros.datasets.bag_salvage import Loss, SalvagedBag, has_log
+from mspn_ros.datasets.base import natural_key
 from mspn_ros.datasets.camera_info import (
     CAMERA_INFO,
     camera_info_topic,
@@ -120,21 +122,30 @@ class BagReader:
     its one topic of POSE_TYPES is taken; with none of them, or ``pose_topic="none"``, the
     attribute is None and there is no ground truth.
 
-    Attributes: ``image_topic``, ``pose_topic``, ``image_count``, ``duration_s``.
+    With ``salvage``, what can be read of a damaged ROS 2 bag is read, and ``losses`` says what
+    could not; damage in the midst of a file is found when it is read, and passed over where
+    ``damaged`` says that it is there.
+
+    Attributes: ``image_topic``, ``pose_topic``, ``image_count``, ``message_count``, ``duration_s``,
+    ``losses``.
 
     Raises:
         BagError: no such bag, unreadable, no images, unknown or ambiguous topic.
     """
 
     def __init__(
-        self, path: Path, image_topic: str | None = None, pose_topic: str | None = None
+        self,
+        path: Path,
+        image_topic: str | None = None,
+        pose_topic: str | None = None,
+        *,
+        salvage: bool = False,
+        damaged: bool = False,
     ) -> None:
         self.path = path
-        with _readable(path):
-            source = _find_source(path)
-            self._ros1 = source.suffix == ".bag"
-            self._reader: Any = Ros1Reader(source) if self._ros1 else Ros2Reader(source)
-            self._reader.open()
+        self.losses: list[Loss] = []
+        self._ros1 = False
+        self._reader: Any = self._open(salvage, damaged)
         try:
             with _readable(path):
                 images = self._topics(IMAGE_TYPES)
@@ -147,7 +158,28 @@ class BagReader:
             raise
         self._images = images[self.image_topic]
         self._poses = poses[self.pose_topic] if self.pose_topic else []
+        self.message_count: int = sum(c.msgcount for c in self._reader.connections)
         self.image_count: int = sum(connection.msgcount for connection in self._images)
+
+    def _open(self, salvage: bool, damaged: bool) -> Any:
+        files = _storage_files(self.path) if salvage else []
+        try:
+            with _readable(self.path):
+                source = _find_source(self.path)
+                self._ros1 = source.suffix == ".bag"
+                reader: Any = Ros1Reader(source) if self._ros1 else Ros2Reader(source)
+                reader.open()
+            # rosbags passes over SQLite's log and does not look at chunks before they are read.
+            if not (files and damaged) and not any(map(has_log, files)):
+                return reader
+            reader.close()
+        except BagError:
+            if not files:
+                raise
+        with _readable(self.path):
+            salvaged = SalvagedBag(self.path, files)
+        self.losses = salvaged.losses
+        return salvaged
 
     def __enter__(self) -> BagReader:
         return self
@@ -180,7 +212,7 @@ class BagReader:
                 yield BagImage(log_time_ns, log_time_ns, msgtype, cdr, "")
                 continue
             yield BagImage(
-                _stamp_ns(header) or log_time_ns, log_time_ns, msgtype, cdr, header.frame_id
+                stamp_ns_of(header) or log_time_ns, log_time_ns, msgtype, cdr, header.frame_id
             )
 
     def cameras(self) -> list[BagCamera]:
@@ -215,9 +247,9 @@ class BagReader:
         for msgtype, log_time_ns, cdr in self._messages(self._poses):
             with _readable(self.path):
                 message = ros2_types().deserialize_cdr(cdr, msgtype)
-            stamp_ns = _stamp_ns(message.header) or log_time_ns
+            stamp_ns = stamp_ns_of(message.header) or log_time_ns
             samples.setdefault(message.header.frame_id, []).append(
-                (stamp_ns, _pose_numbers(message, msgtype))
+                (stamp_ns, pose_numbers(message, msgtype))
             )
         trajectories = {}
         for frame_id, rows in samples.items():
@@ -228,6 +260,22 @@ class BagReader:
                 stamps, numbers_N7[:, :3], numbers_N7[:, 3:]
             )
         return trajectories
+
+    def topics(self, msgtypes: Iterable[str]) -> dict[str, str]:
+        """Topic -> type of the topics of these types that have messages."""
+        return {name: found[0].msgtype for name, found in self._topics(msgtypes).items()}
+
+    def messages(self, topics: Iterable[str]) -> Iterator[tuple[str, str, int, bytes]]:
+        """(topic, ROS 2 type name, log time in ns, CDR) of each message on ``topics``.
+
+        In the order of log times, topics together: one walk through the file.
+
+        Raises:
+            BagError: the file is damaged.
+        """
+        wanted = set(topics)
+        chosen = [c for c in self._reader.connections if c.topic in wanted and c.msgcount]
+        yield from self._walk(chosen)
 
     def _topics(self, msgtypes: Iterable[str]) -> dict[str, list[Any]]:
         """Connections (a topic may have several publishers) by topic, those with messages."""
@@ -278,6 +326,10 @@ class BagReader:
 
     def _messages(self, connections: list[Any]) -> Iterator[tuple[str, int, bytes]]:
         """(ROS 2 type name, log time in ns, CDR) of each message, in the order of log times."""
+        for _, msgtype, log_time_ns, cdr in self._walk(connections):
+            yield msgtype, log_time_ns, cdr
+
+    def _walk(self, connections: list[Any]) -> Iterator[tuple[str, str, int, bytes]]:
         if not connections:
             return
         messages = self._reader.messages(connections)
@@ -289,7 +341,7 @@ class BagReader:
                 connection, log_time_ns, data = item
                 if self._ros1:
                     data = _ros1_to_cdr(data, connection.msgtype)
-            yield connection.msgtype, log_time_ns, bytes(data)
+            yield connection.topic, connection.msgtype, log_time_ns, bytes(data)
 
 
 @contextmanager
@@ -310,6 +362,16 @@ def _readable(path: Path) -> Iterator[None]:
             "unsupported kind. Copy it anew, or repair it with 'ros2 bag reindex', "
             "'mcap recover' or 'rosbag reindex'."
         ) from error
+
+
+def _storage_files(path: Path) -> list[Path]:
+    """The MCAP or SQLite files of a ROS 2 bag, in the order in which they were written."""
+    if path.is_file() and path.suffix in _STORAGE_SUFFIXES:
+        return [path]
+    if not path.is_dir():
+        return []
+    found = [p for p in path.iterdir() if p.suffix in _STORAGE_SUFFIXES and p.is_file()]
+    return sorted(found, key=lambda p: natural_key(p.name))
 
 
 def _find_source(path: Path) -> Path:
@@ -348,11 +410,12 @@ def _ros1_to_cdr(data: bytes, msgtype: str) -> bytes:
         return b""
 
 
-def _stamp_ns(header: Any) -> int:
+def stamp_ns_of(header: Any) -> int:
+    """A header's stamp in ns, 0 where none is set."""
     return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
-def _pose_numbers(message: Any, msgtype: str) -> tuple[float, ...]:
+def pose_numbers(message: Any, msgtype: str) -> tuple[float, ...]:
     """x, y, z, qx, qy, qz, qw of a message of POSE_TYPES."""
     if msgtype == "geometry_msgs/msg/TransformStamped":
         position, rotation = message.transform.translation, message.transform.rotation

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mspn_ros.datasets.frame_choice import Quality, better, measure
 from mspn_ros.records import Array, ImageHW3
 
-_FLOW_SIDE, _SHARPNESS_SIDE = 320, 640
+_FLOW_SIDE = 320
 _CORNERS = 200
 # Where fewer of the corners are found again, the view has changed: by an unknown amount.
 _LEAST_TRACKED = 0.5
@@ -28,14 +29,10 @@ _UNKNOWN_MOTION = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One frame of a recording: ``motion`` has grown by what the image has moved since the first.
-
-    ``sharpness`` is the variance of the Laplacian of the image at 640 pixels; it compares frames
-    of one recording, no more.
-    """
+    """One frame of a recording: ``motion`` has grown by what the image has moved since the first."""
 
     index: int
-    sharpness: float
+    quality: Quality
     motion: float
 
 
@@ -55,16 +52,14 @@ class MotionMeter:
 
     def measure(self, index: int, image: ImageHW3) -> Measured:
         """The next frame, (H, W, 3) RGB."""
-        grey = cv2.cvtColor(_shrunk(image, _SHARPNESS_SIDE), cv2.COLOR_RGB2GRAY)
-        sharpness = float(cv2.Laplacian(grey, cv2.CV_64F).var())
-        small = _shrunk(grey, _FLOW_SIDE)
+        small = cv2.cvtColor(_shrunk(image, _FLOW_SIDE), cv2.COLOR_RGB2GRAY)
         if self._before is None or self._before.shape != small.shape:
             self._restart(small, 0.0 if self._before is None else _UNKNOWN_MOTION)
             motion = 0.0
         else:
             motion = self._follow(small)
         self._before = small
-        return Measured(index, sharpness, self._base + motion)
+        return Measured(index, measure(image), self._base + motion)
 
     def _follow(self, small: ImageHW3) -> float:
         if len(self._points) < 8:
@@ -120,7 +115,11 @@ def _sharpest(frames: Sequence[Measured], place: Array, members: npt.NDArray[np.
     part = place[members] - np.floor(place[members])
     middle = members[(part >= 0.25) & (part <= 0.75)]
     candidates = [frames[int(k)] for k in (middle if len(middle) else members)]
-    return max(candidates, key=lambda frame: frame.sharpness)
+    best = candidates[0]
+    for frame in candidates[1:]:
+        if better(frame.quality, best.quality):
+            best = frame
+    return best
 
 
 def _shrunk(image: ImageHW3, side: int) -> ImageHW3:

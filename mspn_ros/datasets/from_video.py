@@ -20,6 +20,7 @@ import numpy as np
 
 import mspn_ros
 from mspn_ros.datasets import sfm, sfm_scale
+from mspn_ros.datasets.frame_choice import held_out_blocks
 from mspn_ros.datasets.nerfstudio_writer import (
     WrittenFrame,
     new_dataset,
@@ -34,8 +35,6 @@ from mspn_ros.records import Array, DatasetError, Pose, listing, unit_name
 
 PROVENANCE = "from_video.json"
 PICTURE = "reconstruction.png"
-# Held-out blocks of one recording: as many, and so many frames left out on either side.
-_BLOCKS, _GAP, _LEAST_BLOCK = 4, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class FromVideoConfig:
     focal_px: float | None = None
     separate_cameras: bool = False
     features: int = 4096
-    test_share: float = 0.15
+    test_share: float = 0.2
     min_registered: float = 0.5
     known_distances: tuple[KnownDistance, ...] = ()
     camera_positions: Path | None = None
@@ -235,22 +234,6 @@ def _splits(
             splits |= dict.fromkeys(names, "train" if source < train_sources else "test")
         else:
             splits |= dict(zip(names, held_out_blocks(len(names), share), strict=True))
-    return splits
-
-
-def held_out_blocks(count: int, share: float) -> list[str]:
-    """Split of each frame of one recording: blocks for testing, frames around them for nothing.
-
-    A test frame beside a training frame would only tell what was learned by heart.
-    """
-    splits = ["train"] * count
-    blocks = min(_BLOCKS, int(count * share) // _LEAST_BLOCK)
-    for block in range(blocks):
-        length = round(count * share / blocks)
-        start = round((block + 0.5) * count / blocks - length / 2)
-        low, high = max(0, start - _GAP), min(count, start + length + _GAP)
-        splits[low:high] = [""] * (high - low)
-        splits[start : start + length] = ["test"] * length
     return splits
 
 

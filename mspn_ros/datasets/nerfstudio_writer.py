@@ -90,11 +90,14 @@ def write_nerfstudio(
     if metres_per_unit is not None:
         content["metres_per_unit"] = metres_per_unit
     written = list(frames)
-    common = all(frame.intrinsics is None for frame in written)
-    if common and camera is not None:
-        content |= _camera_keys(camera)
+    cameras = {frame.intrinsics or camera for frame in written}
+    common = len(cameras) == 1
+    if common and (only := cameras.pop()) is not None:
+        content |= _camera_keys(only)
     # With several cameras each frame has all keys of its own, or it would inherit the file's lens.
-    content["frames"] = [_frame_keys(frame, None if common else camera) for frame in written]
+    content["frames"] = [
+        _frame_keys(frame, None if common else frame.intrinsics or camera) for frame in written
+    ]
     return write_json(folder / f"transforms_{split}.json", content)
 
 
@@ -104,12 +107,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     return path
 
 
-def _frame_keys(frame: WrittenFrame, otherwise: Intrinsics | None) -> dict[str, Any]:
+def _frame_keys(frame: WrittenFrame, camera: Intrinsics | None) -> dict[str, Any]:
     matrix = pose_to_matrix(frame.pose) @ _OPENCV_TO_OPENGL
     keys: dict[str, Any] = {"file_path": frame.file_path, "transform_matrix": matrix.tolist()}
     if frame.stamp_s is not None:
         keys["stamp_s"] = frame.stamp_s
-    camera = frame.intrinsics if frame.intrinsics is not None else otherwise
     return keys | (_camera_keys(camera) if camera is not None else {})
 
 

@@ -130,7 +130,11 @@ def _match(pycolmap: Any, task: dict[str, Any], path: Path, list_path: Path, tal
 def _pair_counts(pycolmap: Any, path: Path) -> dict[str, int]:
     with pycolmap.Database.open(path) as database:
         _, geometries = database.read_two_view_geometries()
-    kinds = [str(pycolmap.TwoViewGeometryConfiguration(geometry.config).name) for geometry in geometries if len(geometry.inlier_matches)]
+    kinds = [
+        str(pycolmap.TwoViewGeometryConfiguration(geometry.config).name)
+        for geometry in geometries
+        if len(geometry.inlier_matches)
+    ]
     return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 

@@ -166,6 +166,7 @@ def generate(
             progress(finished, total)
 
     _run_renderer(out, config, done)
-    names = "".join(f"  {f.name}: {{path: {f.name}, format: 7scenes}}\n" for f in folders)
+    known = f"format: 7scenes, focal_px: {config.focal_px:g}"
+    names = "".join(f"  {f.name}: {{path: {f.name}, {known}}}\n" for f in folders)
     (out / "scenes.yaml").write_text(f"scenes:\n{names}")
     return folders

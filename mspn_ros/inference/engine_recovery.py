@@ -25,6 +25,8 @@ FAILURES = 3
 # answered since: an engine that fails now and then must not be made anew all the time.
 _FIRST_WAIT_S, _LAST_WAIT_S = 1.0, 300.0
 _PROVEN = 1000
+# Characters of a reason.
+_LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,16 @@ class EngineRecovery:
 
 
 def reason_of(error: Exception) -> str:
-    """An exception in one line; those that are not ours are named by their type."""
+    """An exception in one line; those that are not ours are named by their type.
+
+    A message from a stranger may have an encoding's name of megabytes, which the error quotes.
+    """
     reason = str(error).partition("\n")[0]
-    return reason if isinstance(error, MspnError) else f"{type(error).__name__}: {reason}"
+    if not isinstance(error, MspnError):
+        reason = f"{type(error).__name__}: {reason}"
+    if len(reason) > _LONGEST:
+        reason = f"{reason[: _LONGEST // 2]} ... {reason[-_LONGEST // 2 :]}"
+    return "".join(one if one.isprintable() else "?" for one in reason)
 
 
 def _name(model: LoadedModel) -> str:

@@ -173,3 +173,14 @@ def _mean_where(value_BK: Tensor, counts_BK: Tensor) -> Tensor:
 def scene_loss(logits_BN: Tensor, scene_B: Tensor) -> Tensor:
     """Equation 4's second term: cross entropy, mean over the batch (the paper's n is undefined)."""
     return F.cross_entropy(logits_BN, scene_B)
+
+
+def known_loss(logits_BN: Tensor, scene_B: Tensor, nothing_MN: Tensor) -> Tensor:
+    """``scene_loss`` with one class more, no scene, whose logit is 0; a mean over B + M.
+
+    ``nothing_MN``: logits of images that show no place. A logit then says by itself whether a
+    scene is there, where cross entropy alone leaves open by how much all may be shifted.
+    """
+    logits = F.pad(torch.cat((logits_BN, nothing_MN)), (0, 1))
+    none = torch.full_like(scene_B[:1], logits_BN.shape[1]).expand(len(nothing_MN))
+    return F.cross_entropy(logits, torch.cat((scene_B, none)))

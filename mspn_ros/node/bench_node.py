@@ -29,6 +29,7 @@ from mspn_ros.node.collector import Collector
 from mspn_ros.node.process import LocalizerProcess
 from mspn_ros.node.session import (
     FrameCounts,
+    change_state,
     ros_node,
     settled_status,
     wait_for_catalogue,
@@ -39,8 +40,6 @@ from mspn_ros.records import ImageHW3, RosError
 from mspn_ros.store.backbone_file import load_backbone
 
 _NAMESPACE = "/mspn_bench"
-# Seconds for a change of state, and for a status after it.
-_STATE_S = 30.0
 # A load before those that count, so that all are measured on a node that is warm.
 _WARM_UP_HZ, _WARM_UP_S = 30.0, 1.5
 
@@ -118,7 +117,7 @@ class _Bench:
         width, height = size
         with tempfile.TemporaryDirectory(prefix="mspn_bench_") as name:
             for i, image in enumerate(camera_frames(width, height)):
-                Path(name, f"{i}.cdr").write_bytes(_serialized(image, self._transport))
+                Path(name, f"{i}.cdr").write_bytes(serialized(image, self._transport))
             with ExitStack() as stack:
                 has_profile = self._profile in ("camera", "both")
                 cameras = [
@@ -219,13 +218,7 @@ class _Bench:
     def _begin(self) -> None:
         """Activate the node anew, so that its latencies are those of what comes now."""
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
-            request = ChangeState.Request()
-            request.transition.id = transition
-            future = self._states.call_async(request)
-            done = self._collector.wait_for(future.done, _STATE_S)
-            self._process.check()
-            if not done or not future.result().success:
-                raise RosError(f"the localizer does not change its state within {_STATE_S:.0f} s")
+            change_state(self._states, transition, self._collector, self._process)
 
 
 def _fates(published: int, counts: FrameCounts) -> dict[str, int]:
@@ -239,7 +232,7 @@ def _fates(published: int, counts: FrameCounts) -> dict[str, int]:
     }
 
 
-def _serialized(image: ImageHW3, transport: str) -> bytes:
+def serialized(image: ImageHW3, transport: str) -> bytes:
     """The message that a driver would publish: rgb8, or a JPEG."""
     height, width = image.shape[:2]
     if transport == "raw":

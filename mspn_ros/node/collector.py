@@ -9,7 +9,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,10 @@ class LiveRecord:
     pose_latency_s: float | None = None
 
 
+# A second of Python's standing still must not cost answers of several cameras.
+_HEARD = replace(ANSWER.qos, depth=1000)
+
+
 class Collector:
     """Subscribes, on its own thread, to a localizer's catalogue, answers, poses and diagnostics.
 
@@ -67,8 +73,8 @@ class Collector:
         self.cameras: dict[str, dict[str, str]] = {}
         for message_type, topic, callback, qos in (
             (String, f"{namespace}/scenes", self._on_catalogue, SCENES.qos),
-            (String, f"{namespace}/answer", self._on_answer, ANSWER.qos),
-            (PoseStamped, f"{namespace}/pose", self._on_pose, ANSWER.qos),
+            (String, f"{namespace}/answer", self._on_answer, _HEARD),
+            (PoseStamped, f"{namespace}/pose", self._on_pose, _HEARD),
             (DiagnosticArray, "/diagnostics", self._on_diagnostics, ANSWER.qos),
         ):
             node.create_subscription(message_type, topic, callback, qos.profile())
@@ -112,11 +118,15 @@ class Collector:
             records.append(_record(stamp_ns, published_s, published[0][1], answer, pose))
         return tuple(records)
 
-    def forget(self) -> None:
-        """Let answers and poses go, for who collects for hours."""
+    def take(self) -> tuple[list[tuple[dict[str, Any], float]], list[tuple[PoseStamped, float]]]:
+        """All (answer, time) and (pose, time) since the last call, as they came; forgets them."""
         with self._changed:
-            self._answers.clear()
-            self._poses.clear()
+            answers, self._answers = self._answers, defaultdict(list)
+            poses, self._poses = self._poses, defaultdict(list)
+        return (
+            sorted(chain(*answers.values()), key=itemgetter(1)),
+            sorted(chain(*poses.values()), key=itemgetter(1)),
+        )
 
     def _spin(self) -> None:
         while self._running:

@@ -160,6 +160,11 @@ class Frames:
             image = decode_image(message, partial(self._least_size, camera))
         except StaleError as error:
             return self._reject(camera, header, error.cause, error)
+        except MemoryError:
+            trouble = RosError(
+                "no memory is left to decode it; give the node more, or smaller images"
+            )
+            return self._reject(camera, header, "out_of_memory", trouble)
         # Everything, since whatever a stranger sends must not end the node.
         except Exception as error:
             return self._reject(camera, header, cause, error)

@@ -8,9 +8,11 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mspn_ros.records import ConfigError, MspnError, RosError
@@ -38,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
         from mspn_ros.node.localizer_node import LocalizerNode
 
         _init_ros(list(sys.argv[1:] if args is None else args))
-        node = LocalizerNode()
+        node = _make_node(LocalizerNode)
         executor = _executor_of(node)
         if not read_parameter(node, "autostart") or node.bring_up():
             _spin(node, executor, ending)
@@ -141,6 +143,29 @@ def _leave_ros(node: LocalizerNode | None, executor: Any) -> None:
     context.destroy()
 
 
+def _make_node(kind: Any) -> Any:
+    try:
+        return kind()
+    # rcl's only: a bug of ours shall keep its traceback.
+    except RuntimeError as error:
+        if "security" not in str(error).lower():
+            raise
+        if "doesn't have the security libraries" in str(error):
+            raise RosError(
+                "Fast DDS is built without security here, as in the wheels; run a ROS 2 "
+                "installation that has it, or unset ROS_SECURITY_ENABLE"
+            ) from error
+        raise RosError(
+            f"ROS 2 security: {_reason_of(error)}; check ROS_SECURITY_KEYSTORE, --enclave and "
+            "the enclave's files (docs/security.md)"
+        ) from error
+
+
+def _reason_of(error: Exception) -> str:
+    """What rcl raised, in one line, without the places in its source."""
+    return str(error).partition("\n")[0].partition(", at ")[0]
+
+
 def _init_ros(args: list[str]) -> None:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -149,17 +174,39 @@ def _init_ros(args: list[str]) -> None:
     try:
         surplus = remove_ros_args(args)
         if not surplus:
+            args = [*args, *_without_log_file()]
             rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
         raise RosError(
-            f"ROS 2 cannot start with arguments {args}: {str(error).partition(', at ')[0]}; "
-            "check them and the environment (RMW_IMPLEMENTATION, ROS_DOMAIN_ID)"
+            f"ROS 2 cannot start with arguments {args}: {_reason_of(error)}; "
+            "check them and the environment (RMW_IMPLEMENTATION, ROS_DOMAIN_ID, ROS_LOG_DIR)"
         ) from error
     if surplus:
         raise ConfigError(
             f"argument {surplus[0]!r} is unknown; the node takes ROS arguments only, "
             "as in --ros-args -p model:=PATH"
         )
+
+
+def _without_log_file() -> list[str]:
+    """Arguments that keep ROS from writing its log to a file, where it cannot.
+
+    ``rclpy.init`` would fail; a robot must not stand still because a disk is read-only.
+    """
+    home = Path(os.environ.get("ROS_HOME") or "~/.ros")
+    directory = Path(os.environ.get("ROS_LOG_DIR") or home / "log")
+    try:
+        directory = directory.expanduser()
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return []
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory
+        print(
+            f"mspn localize: no log file, since {directory} cannot be written to ({error}); "
+            "set ROS_LOG_DIR to a directory that can",
+            file=sys.stderr,
+        )
+        return ["--ros-args", "--disable-external-lib-logs"]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from mspn_ros.images import (
     decode_raw,
 )
 from mspn_ros.inference.catalogue import SceneInfo
+from mspn_ros.mounting import BODY_TO_OPTICAL
 from mspn_ros.records import (
     UNKNOWN_SCENE,
     UNKNOWN_SCENE_ID,
@@ -37,10 +38,6 @@ from mspn_ros.records import (
     ImageHW3,
     PoseEstimate,
 )
-
-# Rotation from body axes (x forward, y left, z up) to optical axes (x right, y down, z forward),
-# the inverse of the camera joint in REP-103: columns are the body axes seen from the camera.
-BODY_TO_OPTICAL = Rotation.from_matrix([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
 
 
 def stamp_to_ns(stamp: Any) -> int:

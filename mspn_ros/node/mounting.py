@@ -4,55 +4,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mspn_ros.node.messages import BODY_TO_OPTICAL
+from mspn_ros.mounting import RigidTransform as RigidTransform  # transforms.py and others ask here
+from mspn_ros.mounting import mounting_of
 from mspn_ros.records import Array, ConfigError, PoseEstimate
 
 # The value of the parameter that has the mounting looked up from TF.
 FROM_TF = "tf"
-# Farther from base_frame no camera is mounted; millimetres are.
-_FARTHEST_M = 100.0
-# How far from 1 the norm of a quaternion may be that somebody has typed with three digits.
-_NORM_SLACK = 0.01
 _REMEDY = (
     "give 'x y z roll pitch yaw' (metres and radians, of the camera's body axes, x forward and z "
     f"up, in base_frame), 'x y z qx qy qz qw', or {FROM_TF}; nothing where it is unknown"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RigidTransform:
-    """x -> R x + translation: carries points of the child frame into the parent frame.
-
-    ``translation`` (3,) in metres is where the child's origin is in the parent.
-    """
-
-    translation: Array
-    rotation: Rotation
-
-    def __matmul__(self, other: RigidTransform) -> RigidTransform:
-        """a_from_b @ b_from_c = a_from_c."""
-        moved = self.rotation.apply(other.translation) + self.translation
-        return RigidTransform(np.asarray(moved), self.rotation * other.rotation)
-
-    def inverse(self) -> RigidTransform:
-        """parent_from_child -> child_from_parent."""
-        turned = self.rotation.inv()
-        return RigidTransform(np.asarray(-turned.apply(self.translation)), turned)
-
-
 def parse_mounting(parameter: str, value: str) -> RigidTransform | str | None:
     """The value of a ``mounting`` parameter: base_from_camera, FROM_TF, or None where it is empty.
 
-    base_from_camera carries the camera's OPTICAL frame (z forward) into base_frame; the numbers
-    are of its body axes, so that "0.2 0 0.3 0 0 0" looks straight ahead. Roll, pitch and yaw are
-    about base_frame's fixed axes x, y, z in this order, as in a URDF's origin.
+    What the numbers mean: mspn_ros.mounting.mounting_of.
 
     Raises:
         ConfigError: neither; names ``parameter``, the value and what to give.
@@ -60,30 +33,7 @@ def parse_mounting(parameter: str, value: str) -> RigidTransform | str | None:
     text = value.strip()
     if not text or text == FROM_TF:
         return text or None
-
-    def refused(why: str) -> ConfigError:
-        return ConfigError(f"parameter {parameter}: {value!r}: {why}; {_REMEDY}")
-
-    try:
-        numbers = [float(word) for word in text.split()]
-    except ValueError:
-        raise refused("these are not numbers with spaces between them") from None
-    if len(numbers) not in (6, 7):
-        raise refused(f"{len(numbers)} numbers, not 6 or 7")
-    if not all(math.isfinite(number) for number in numbers):
-        raise refused("not all of the numbers are finite")
-    position, turn = np.array(numbers[:3]), np.array(numbers[3:])
-    if (distance := float(np.linalg.norm(position))) > _FARTHEST_M:
-        raise refused(f"{distance:g} m from base_frame; are these millimetres?")
-    if len(turn) == 3:
-        if (np.abs(turn) > 2 * math.pi).any():
-            raise refused("angles beyond a full turn; are these degrees?")
-        body = Rotation.from_euler("xyz", turn)
-    else:
-        if abs(norm := float(np.linalg.norm(turn)) - 1) > _NORM_SLACK:
-            raise refused(f"a quaternion of norm {norm + 1:.3g}, not 1")
-        body = Rotation.from_quat(turn)
-    return RigidTransform(position, body * BODY_TO_OPTICAL.inv())
+    return mounting_of(f"parameter {parameter}", value, _REMEDY)
 
 
 def require_all_or_none(mountings: Mapping[str, str]) -> None:

@@ -22,7 +22,8 @@ class LocalizerProcess:
     """A localizer in its own process, ended by SIGINT when the context is left.
 
     ``parameters`` are node parameters by name; ``arguments`` further ROS arguments; ``profile``:
-    with the Fast DDS profile, if this process has it, see ``process_environment``.
+    with the Fast DDS profile, if this process has it, see ``process_environment``; ``module``: what
+    runs the node.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class LocalizerProcess:
         parameters: dict[str, Any],
         arguments: tuple[str, ...] = (),
         profile: bool = True,
+        module: str = "mspn_ros.node.main",
     ) -> None:
-        command = [sys.executable, "-m", "mspn_ros.node.main", "--ros-args"]
+        command = [sys.executable, "-m", module, "--ros-args"]
         command += ["-r", f"__ns:={namespace}"]
         for name, value in parameters.items():
             # rcl reads values as YAML, of which JSON is a part: quotes keep text to be text.

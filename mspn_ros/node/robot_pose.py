@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from mspn_ros.mounting import BODY_TO_OPTICAL
 from mspn_ros.node.agreement import PoseAnswer
 from mspn_ros.node.cameras import CameraConfig
 from mspn_ros.node.declared_parameters import camera_parameter, read_parameter
 from mspn_ros.node.initial_pose import InitialPose
-from mspn_ros.node.messages import BODY_TO_OPTICAL, covariance_in_metres, stamp_to_ns
+from mspn_ros.node.messages import covariance_in_metres, stamp_to_ns
 from mspn_ros.node.mounting import (
     FROM_TF,
     RigidTransform,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import rclpy
+from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 
 from mspn_ros.node.collector import Collector
@@ -18,7 +19,7 @@ from mspn_ros.records import RosError
 
 # A writer that sees its reader is not yet seen by it: best-effort frames sent now would be lost.
 MATCH_SLACK_S = 0.5
-# Seconds for a localizer to load its model; for its counts after the last frame.
+# Seconds for a localizer to load its model; for a change of state, or counts after the last frame.
 _LOAD_S, _SETTLE_S = 120.0, 30.0
 
 
@@ -102,6 +103,23 @@ def settled_status(collector: Collector, last_published_s: float) -> dict[str, s
         )
     assert collector.diagnostics is not None
     return collector.diagnostics
+
+
+def change_state(
+    states: Any, transition: int, collector: Collector, process: LocalizerProcess
+) -> None:
+    """Make the localizer go through a transition, by its id; ``states``: a ChangeState client.
+
+    Raises:
+        RosError: it ended, refuses, or does not answer within half a minute.
+    """
+    request = ChangeState.Request()
+    request.transition.id = transition
+    future = states.call_async(request)
+    done = collector.wait_for(future.done, _SETTLE_S)
+    process.check()
+    if not done or not future.result().success:
+        raise RosError(f"the localizer does not change its state within {_SETTLE_S:.0f} s")
 
 
 def with_stamp(cdr: bytes, stamp_ns: int) -> bytes:

@@ -18,6 +18,7 @@ from mspn_ros.records import ConfigError
 from mspn_ros.training.augment import Draw, cell_rays, draw, jitter, turned_labels, warp
 from mspn_ros.training.config import TrainConfig
 from mspn_ros.training.distributed import World
+from mspn_ros.training.nothing import nothing_images
 from mspn_ros.training.samples import Samples
 from mspn_ros.training.sights import SceneLandmarks
 
@@ -31,7 +32,8 @@ class Batch:
 
     ``all_index_B`` are those of the whole batch, over all processes. ``quaternion_B4`` are the
     labels as the crops show them. ``ray_BC3`` and ``seen_BC``: of the squares of the grid, for
-    heads that read one. ``sights``: of landmarks, for heads that look for them.
+    heads that read one. ``sights``: of landmarks, for heads that look for them. ``nothing_M3HW``:
+    images that show no place, where the configuration asks for them.
     """
 
     index_B: Tensor
@@ -43,6 +45,7 @@ class Batch:
     ray_BC3: Tensor | None = None
     seen_BC: Tensor | None = None
     sights: Sights | None = None
+    nothing_M3HW: Tensor | None = None
 
 
 def place_samples(samples: Samples, device: torch.device) -> Samples:
@@ -182,16 +185,25 @@ class BatchLoader:
             scene_B,
             self._parameters,
         )
+        image_B3HW = self._images(index_B, drawn, crop)
+        nothing_M3HW = None
+        if config.sampling.nothing:
+            count = max(1, round(config.sampling.nothing * len(index_B)))
+            own = torch.Generator().manual_seed(
+                seed_of(config.seed, epoch, step, self.world.rank, 1)
+            )
+            nothing_M3HW = nothing_images(image_B3HW, count, own)
         return Batch(
             index_B,
             all_index_B,
-            self._images(index_B, drawn, crop),
+            image_B3HW,
             target_BP.to(self.device, non_blocking=True),
             scene_B.to(self.device, non_blocking=True),
             quaternion_B4,
             ray_BC3,
             seen_BC,
             sights,
+            nothing_M3HW,
         )
 
     def _images(self, index_B: Tensor, drawn: Draw, crop: int) -> Tensor:

@@ -77,11 +77,14 @@ class SamplingConfig:
         tuple_frames: frames of a tuple for MapNet's loss on motion; 1 takes single frames. An
             epoch has as many images as ever, in fewer tuples.
         tuple_spacing: recorded frames from one frame of a tuple to the next (MapNet: 10).
+        nothing: images that show no place, noise and scrambled ones (training/nothing.py), as a
+            share of a batch; the scene classifier learns that they are none of its scenes.
     """
 
     scenes: Literal["proportional", "balanced"] = "proportional"
     tuple_frames: int = 1
     tuple_spacing: int = 10
+    nothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,7 @@ def check_config(config: TrainConfig) -> None:
         "loss.beta": (config.loss.beta, 0, 1e9),
         "sampling.tuple_frames": (config.sampling.tuple_frames, 1, config.batch_size),
         "sampling.tuple_spacing": (config.sampling.tuple_spacing, 1, 10_000),
+        "sampling.nothing": (config.sampling.nothing, 0, 1),
         "validation.fraction": (config.validation.fraction, 0, 0.5),
         "validation.blocks": (config.validation.blocks, 1, 1000),
         "validation.gap": (config.validation.gap, 0, 1000),
@@ -297,4 +301,8 @@ def check_config(config: TrainConfig) -> None:
     if config.shared_head and config.loss.scene_weight:
         raise ConfigError(
             "shared_head has no scene to classify: set loss.scene_weight=0 (as the methods do)"
+        )
+    if config.sampling.nothing and not config.loss.scene_weight:
+        raise ConfigError(
+            "sampling.nothing teaches the scene classifier, which loss.scene_weight=0 leaves out"
         )

@@ -20,6 +20,7 @@ from mspn_ros.network.losses import (
     Sights,
     TupleLoss,
     VoteLoss,
+    known_loss,
     scene_loss,
     sight_loss,
 )
@@ -83,15 +84,23 @@ class Learner(nn.Module):
         ray_BC3: Tensor | None = None,
         seen_BC: Tensor | None = None,
         sights: Sights | None = None,
+        nothing_M3HW: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) 0..255, (B, P), (B,) -> (scalar loss, mean over B; (B, P) pose).
 
-        ``ray_BC3``, ``seen_BC`` and ``sights`` for heads that read them, see ``Batch``.
+        ``ray_BC3``, ``seen_BC`` and ``sights`` for heads that read them, ``nothing_M3HW`` for the
+        classifier, see ``Batch``.
         """
-        bfloat16 = self.config.precision == "bfloat16"
-        with torch.autocast(image_B3HW.device.type, torch.bfloat16, enabled=bfloat16):
-            features = self.network.backbone(image_B3HW)
-        return self.loss(features, target_BP, scene_B, ray_BC3, seen_BC, sights)
+        bfloat16, images, nothing_MF = self.config.precision == "bfloat16", image_B3HW, None
+        if nothing_M3HW is not None:
+            # In one batch: normalised by the same statistics, as a robot's images will be.
+            images = torch.cat((image_B3HW, nothing_M3HW))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            features = self.network.backbone(images)
+        if nothing_M3HW is not None:
+            nothing_MF = features.pooled_BF[len(image_B3HW) :].float()
+            features = features.each(lambda part: part[: len(image_B3HW)])
+        return self.loss(features, target_BP, scene_B, ray_BC3, seen_BC, sights, nothing_MF)
 
     def loss(
         self,
@@ -101,6 +110,7 @@ class Learner(nn.Module):
         ray_BC3: Tensor | None = None,
         seen_BC: Tensor | None = None,
         sights: Sights | None = None,
+        nothing_MF: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As calls, from what the backbone said of the images."""
         network, config = self.network, self.config
@@ -114,7 +124,11 @@ class Learner(nn.Module):
             assert reading.sightings is not None
             loss = loss + sight_loss(reading.sightings, sights)
         if config.loss.scene_weight:
-            loss = loss + config.loss.scene_weight * scene_loss(prediction.logits_BN, scene_B)
+            said_BN = prediction.logits_BN
+            named = scene_loss(said_BN, scene_B)
+            if nothing_MF is not None:
+                named = known_loss(said_BN, scene_B, network.classifier(nothing_MF))
+            loss = loss + config.loss.scene_weight * named
         return loss, reading.pose_BP.detach()
 
 

@@ -267,6 +267,7 @@ class Trainer:
             batch.ray_BC3,
             batch.seen_BC,
             batch.sights,
+            batch.nothing_M3HW,
         )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
