@@ -29,7 +29,7 @@ _UNKNOWN_MOTION = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One frame of a recording: ``motion`` has grown by what the image has moved since the first."""
+    """One frame of a recording; ``motion`` is how far the image has moved since the first."""
 
     index: int
     quality: Quality

@@ -143,7 +143,7 @@ def make_dataset(
             _check_passes(kept, model, sources)
         except DatasetError as error:
             picture = _draw_refused(draw, model, splits, work)
-            raise DatasetError(f"{error}{picture}") from error
+            raise DatasetError(f"{_only_turned(work) or error}{picture}") from error
         placement = _place(kept, model, sources, config)
         frames = [frame for frame in kept if frame.written in model.poses]
         summary = _summary(sources, config, kept, models, placement, splits)
@@ -193,22 +193,29 @@ def _reconstruct(
 
 def _why_nothing(work: Path, images: int) -> str:
     """Why no two frames could begin a reconstruction."""
-    pairs = sfm.pair_counts(work)
-    turned = pairs.get("PANORAMIC", 0) + pairs.get("PLANAR_OR_PANORAMIC", 0)
-    usable = sum(pairs.values())
-    if usable and turned > usable / 2:
-        return (
-            f"{turned} of {usable} pairs of frames that match differ by a turn alone, or show one "
-            "flat wall: that has no depth. Walk while recording, sideways too"
-        )
+    usable = sum(sfm.pair_counts(work).values())
     if usable:
-        return (
+        return _only_turned(work) or (
             f"none of {usable} pairs of matching frames shows enough points from two places to "
             "begin with. Move sideways while recording, past things at different distances"
         )
     return (
         f"no two of {images} frames show the same points: blurred, dark, bare, or too far apart. "
         "Record slowly in good light, or lower --min-motion"
+    )
+
+
+def _only_turned(work: Path) -> str:
+    """A sentence where most pairs of frames show no depth, else ""."""
+    pairs = sfm.pair_counts(work)
+    usable = sum(pairs.values())
+    turned = sum(pairs.get(kind, 0) for kind in ("PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC"))
+    # Without a known focal length many other pairs count as planar too.
+    if turned <= 0.8 * usable:
+        return ""
+    return (
+        f"{turned} of {usable} pairs of frames that match differ by a turn alone, or show one "
+        "flat wall: that has no depth. Walk while recording, sideways too"
     )
 
 

@@ -139,7 +139,11 @@ def reconstruct(
     require_pycolmap()
     task = {
         "images": str(images),
-        "groups": [{**asdict(group), "parameters": group.parameters()} for group in groups],
+        # Lists, as JSON gives them back: it is compared with what was stored.
+        "groups": [
+            {**asdict(group), "names": list(group.names), "parameters": group.parameters()}
+            for group in groups
+        ],
         "passes": [list(one) for one in passes],
         "features": features,
         "seed": 0,

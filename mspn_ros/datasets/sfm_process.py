@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,13 @@ _NEIGHBOURS = 8
 # Images of other places in time, or of other passes, that look most alike.
 _ALIKE = 16
 _WORDS, _WORD_SAMPLE = 64, 40_000
-_BATCH_IMAGES, _BATCH_PAIRS = 8, 200
+_BATCH_IMAGES, _BATCH_PAIRS, _BATCH_VERIFIED = 8, 200, 2000
 # A guess is answered by the first of the models; more of them only say what was lost.
 _MOST_MODELS = 10
+# Where no file says the focal length: by the longer side, phones and robots first. COLMAP's
+# own guess, 1.2, leads nowhere with wide lenses. The first that places this share is taken.
+_FOCAL_GUESSES = (0.75, 1.1, 0.5, 1.6)
+_ENOUGH = 0.8
 
 
 class _Talk:
@@ -59,8 +64,7 @@ def main(work: Path) -> int:
     database = work / "features.db"
     _extract(pycolmap, task, database, talk)
     _match(pycolmap, task, database, work / "pairs.txt", talk)
-    (work / "pairs.json").write_text(json.dumps(_pair_counts(pycolmap, database)))
-    models = _map(pycolmap, task, database, work / "models", talk)
+    models = _map(pycolmap, task, work, talk)
     for number, model in enumerate(models):
         _save(model, work / f"model-{number}.npz")
     return 0
@@ -110,8 +114,8 @@ def _match(pycolmap: Any, task: dict[str, Any], path: Path, list_path: Path, tal
     ordered = sorted((max(pair), min(pair)) for pair in pairs)
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads = task["threads"]
-    verification = pycolmap.TwoViewGeometryOptions()
-    verification.ransac.random_seed = task["seed"]
+    # Verified once the focal length is there.
+    options.skip_geometric_verification = True
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = list_path
     for start in range(0, len(ordered), _BATCH_PAIRS):
@@ -121,7 +125,6 @@ def _match(pycolmap: Any, task: dict[str, Any], path: Path, list_path: Path, tal
             path,
             matching_options=options,
             pairing_options=pairing,
-            verification_options=verification,
             device=pycolmap.Device.cpu,
         )
         talk.say(step="matches", done=start + len(batch), total=len(ordered))
@@ -199,9 +202,67 @@ def _aggregate(descriptors: Any, words: Any) -> Any:
     return total.ravel() / max(float(np.linalg.norm(total)), 1e-9)
 
 
-def _map(pycolmap: Any, task: dict[str, Any], path: Path, models: Path, talk: _Talk) -> list[Any]:
+def _map(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
+    """The models, largest first; with other guesses at the focal length where one leads nowhere."""
     total = sum(len(one) for one in task["passes"])
-    models.mkdir(exist_ok=True)
+    database = work / "features.db"
+    unknown = any(group["parameters"] is None for group in task["groups"])
+    best: list[Any] = []
+    for guess in _FOCAL_GUESSES if unknown else _FOCAL_GUESSES[:1]:
+        if unknown:
+            _guess_focal(pycolmap, task, database, guess)
+        _verify(pycolmap, task, work, talk)
+        found = _map_once(pycolmap, task, database, work / "models", talk)
+        if not best or (found and _placed(found) > _placed(best)):
+            best = found
+        if best and _placed(best) >= _ENOUGH * total:
+            break
+    return best
+
+
+def _placed(models: list[Any]) -> int:
+    return int(models[0].num_reg_images())
+
+
+def _guess_focal(pycolmap: Any, task: dict[str, Any], path: Path, share: float) -> None:
+    """Said to be known: COLMAP leaves it open else, and finds far fewer pairs to begin with."""
+    with pycolmap.Database.open(path) as database:
+        for group in task["groups"]:
+            if group["parameters"] is not None:
+                continue
+            image = database.read_image_with_name(group["names"][0])
+            camera = database.read_camera(image.camera_id)
+            parameters = np.array(camera.params)
+            parameters[camera.focal_length_idxs()] = share * max(camera.width, camera.height)
+            camera.params = parameters
+            camera.has_prior_focal_length = True
+            database.update_camera(camera)
+
+
+def _verify(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> None:
+    """What relates the pairs that match, by the cameras as they are now."""
+    path, list_path = work / "features.db", work / "pairs.txt"
+    with pycolmap.Database.open(path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        ids, _ = database.read_all_matches()
+        database.clear_two_view_geometries()
+    pairs = [pycolmap.pair_id_to_image_pair(pair) for pair in ids]
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.random_seed = task["seed"]
+    for start in range(0, len(pairs), _BATCH_VERIFIED):
+        batch = pairs[start : start + _BATCH_VERIFIED]
+        list_path.write_text("".join(f"{names[a]} {names[b]}\n" for a, b in batch))
+        pycolmap.verify_matches(path, list_path, options)
+        talk.say(step="geometry", done=start + len(batch), total=len(pairs))
+    (work / "pairs.json").write_text(json.dumps(_pair_counts(pycolmap, path)))
+
+
+def _map_once(
+    pycolmap: Any, task: dict[str, Any], path: Path, models: Path, talk: _Talk
+) -> list[Any]:
+    total = sum(len(one) for one in task["passes"])
+    shutil.rmtree(models, ignore_errors=True)
+    models.mkdir()
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = task["threads"]
     options.random_seed = task["seed"]
