@@ -12,13 +12,12 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import mspn_ros
 from mspn_ros.datasets import sfm, sfm_scale
 from mspn_ros.datasets.frame_choice import held_out_blocks
 from mspn_ros.datasets.nerfstudio_writer import (
@@ -30,8 +29,9 @@ from mspn_ros.datasets.nerfstudio_writer import (
 from mspn_ros.datasets.sfm import Progress, Reconstruction
 from mspn_ros.datasets.sfm_frames import KeptFrame, keep_frames
 from mspn_ros.datasets.sfm_scale import KnownDistance, PlacedFrame, Placement
+from mspn_ros.datasets.sfm_summary import notes_of, summary_of
 from mspn_ros.datasets.video_frames import Sources
-from mspn_ros.records import Array, DatasetError, Pose, listing, unit_name
+from mspn_ros.records import Array, DatasetError, Pose, unit_name
 
 PROVENANCE = "from_video.json"
 PICTURE = "reconstruction.png"
@@ -146,12 +146,12 @@ def make_dataset(
             raise DatasetError(f"{_only_turned(work) or error}{picture}") from error
         placement = _place(kept, model, sources, config)
         frames = [frame for frame in kept if frame.written in model.poses]
-        summary = _summary(sources, config, kept, models, placement, splits)
+        summary = summary_of(sources, config, kept, models, placement, splits)
         summary["seconds"] = {
             "frames": round(chosen_s, 1),
             "all": round(time.monotonic() - began, 1),
         }
-        notes += _notes(kept, models, splits)
+        notes += notes_of(kept, models, splits)
         _write(folder, work, frames, model, placement, splits)
         if draw is not None:
             view = _view(model, placement.similarity, splits, placement.metres_per_unit, out.name)
@@ -305,71 +305,6 @@ def _write(
             write_nerfstudio(
                 folder, split, written, common, metres_per_unit=placement.metres_per_unit
             )
-
-
-def _summary(
-    sources: Sources,
-    config: FromVideoConfig,
-    kept: Sequence[KeptFrame],
-    models: Sequence[Reconstruction],
-    placement: Placement,
-    splits: dict[str, str],
-) -> dict[str, Any]:
-    model = models[0]
-    passes = []
-    for number, source in enumerate((*sources.train, *sources.test)):
-        frames = [frame for frame in kept if frame.source == number]
-        found = sum(frame.written in model.poses for frame in frames)
-        passes.append(
-            {"name": source.name, "path": str(source.path), "frames": len(frames), "posed": found}
-        )
-    camera = next(iter(model.cameras.values()))
-    used = [splits[name] for name in model.poses]
-    return {
-        "made_by": f"mspn_ros {mspn_ros.__version__}, pycolmap {sfm.version()}",
-        "passes": passes,
-        "frames": len(kept),
-        "posed": len(model.poses),
-        "train": used.count("train"),
-        "test": used.count("test"),
-        **model.figures(),
-        "other_models": [len(other.poses) for other in models[1:]],
-        "cameras": len(set(model.cameras.values())),
-        "focal_px": camera.fx,
-        "image_size": [camera.width, camera.height],
-        "scale": placement.source,
-        "metres_per_unit": placement.metres_per_unit,
-        **placement.figures,
-        "config": {
-            **{k: v for k, v in asdict(config).items() if k != "camera_positions"},
-            "camera_positions": str(config.camera_positions or ""),
-        },
-        "origins": {
-            f"images/{frame.written}": frame.origin for frame in kept if splits[frame.written]
-        },
-    }
-
-
-def _notes(
-    kept: Sequence[KeptFrame], models: Sequence[Reconstruction], splits: dict[str, str]
-) -> list[str]:
-    notes = []
-    lost = [frame.written for frame in kept if frame.written not in models[0].poses]
-    if lost:
-        notes.append(f"{len(lost)} frames found no place and are left out: {listing(lost)}")
-    between = sum(not splits[name] for name in models[0].poses)
-    if between:
-        notes.append(f"{between} frames beside the held-out blocks are left out")
-    if "test" not in splits.values():
-        notes.append("no frame is held out for testing; give a second pass with --test")
-    apart = [other for other in models[1:] if not set(other.poses) <= set(models[0].poses)]
-    if apart:
-        parts = ", ".join(f"{len(m.poses)} frames from {min(m.poses)}" for m in apart)
-        notes.append(
-            f"parts of the recording do not connect with the largest and were left out: {parts}; "
-            "record the way between them, or make a dataset of each"
-        )
-    return notes
 
 
 def _view(
