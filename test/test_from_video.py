@@ -17,7 +17,7 @@ from mspn_ros.datasets.frame_motion import MotionMeter, choose_frames
 from mspn_ros.datasets.sfm_scale import PlacedFrame
 from mspn_ros.datasets.video_frames import open_source
 from mspn_ros.geometry import fit_similarity, matrix_to_pose
-from mspn_ros.records import DatasetError, Pose
+from mspn_ros.records import DatasetError, Intrinsics, Pose
 
 QUICK = ("--min-motion", "0", "--features", "300", "--threads", "1")
 RATE, VIDEO_FRAMES, PHOTOS = 10, 10, 4
@@ -294,7 +294,14 @@ def _model(count, error_px=0.5, angle=10.0, step=0.5):
     points = np.random.default_rng(0).normal(size=(50, 3)) + np.array((0, 0, 5))
     ones = np.ones(50)
     return sfm.Reconstruction(
-        poses, {}, points, np.zeros((50, 3), np.uint8), ones * error_px, ones * 3, ones * angle
+        poses,
+        {name: Intrinsics(300.0, 300.0, 160.0, 120.0, 320, 240) for name in poses},
+        points,
+        np.zeros((50, 3), np.uint8),
+        ones * error_px,
+        ones * 3,
+        ones * angle,
+        dict.fromkeys(poses, 0.001),
     )
 
 
@@ -312,3 +319,12 @@ def test_reconstructions_that_would_teach_wrong_poses_are_refused(model, images,
     with pytest.raises(DatasetError, match=expected):
         sfm.check_usable(model, images, 0.5)
     sfm.check_usable(_model(9), 9, 0.5)
+
+
+def test_frames_that_see_far_things_alone_are_left_out():
+    model = _model(9)
+    model.sigmas["4"] = 0.2
+    model.sigmas["6"] = float("nan")
+    left, lost = sfm.without_uncertain(model)
+    assert lost == ["4", "6"]
+    assert set(left.poses) == set(left.cameras) == set("0123578")

@@ -140,18 +140,20 @@ def make_dataset(
         splits = _splits(kept, len(sources.train), config.test_share, bool(sources.test))
         try:
             sfm.check_usable(model, len(kept), config.min_registered)
+            model, uncertain = sfm.without_uncertain(model)
+            sfm.check_usable(model, len(kept), config.min_registered)
             _check_passes(kept, model, sources)
         except DatasetError as error:
             picture = _draw_refused(draw, model, splits, work)
             raise DatasetError(f"{_only_turned(work) or error}{picture}") from error
         placement = _place(kept, model, sources, config)
         frames = [frame for frame in kept if frame.written in model.poses]
-        summary = summary_of(sources, config, kept, models, placement, splits)
+        summary = summary_of(sources, config, kept, [model, *models[1:]], placement, splits)
         summary["seconds"] = {
             "frames": round(chosen_s, 1),
             "all": round(time.monotonic() - began, 1),
         }
-        notes += notes_of(kept, models, splits)
+        notes += notes_of(kept, models, uncertain, splits)
         _write(folder, work, frames, model, placement, splits)
         if draw is not None:
             view = _view(model, placement.similarity, splits, placement.metres_per_unit, out.name)

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ MOST_ERROR_PX = 2.0
 LEAST_ANGLE_DEG = 2.0
 # The cameras' extent against the median distance of what they see.
 LEAST_EXTENT = 0.05
+# How far off a frame may be where its points are a pixel off, of the cameras' median distance from
+# their middle (docs/experiments.md, section 14).
+MOST_SIGMA = 0.01
 # Focal length by the longer side: 11 to 125 degrees of view.
 FOCAL_RANGE = (0.26, 5.0)
 
@@ -69,6 +72,7 @@ class Reconstruction:
 
     ``poses`` and ``cameras`` are by image name. ``points_N3`` have ``colours_N3`` (uint8), mean
     reprojection errors, numbers of images that see them, and the widest angle between those.
+    ``sigmas`` are by image name: how far off its centre is where its points are a pixel off.
     """
 
     poses: dict[str, Pose]
@@ -78,6 +82,7 @@ class Reconstruction:
     errors_px_N: Array
     track_lengths_N: Array
     angles_deg_N: Array
+    sigmas: dict[str, float]
 
     @property
     def centres(self) -> Array:
@@ -160,6 +165,19 @@ def reconstruct(
         finished.write_text(json.dumps(task), encoding="utf-8")
     models = sorted(work.glob("model-*.npz"), key=lambda path: int(path.stem.split("-")[1]))
     return [_load(path) for path in models]
+
+
+def without_uncertain(model: Reconstruction) -> tuple[Reconstruction, list[str]]:
+    """The model without frames that may be anywhere, and their names.
+
+    Their reprojection errors are small: who sees far things alone sees them alike from elsewhere.
+    """
+    middle = np.median(model.centres, axis=0)
+    reach = float(np.median(np.linalg.norm(model.centres - middle, axis=1)))
+    lost = [name for name in model.poses if not model.sigmas[name] <= MOST_SIGMA * reach]
+    poses = {name: pose for name, pose in model.poses.items() if name not in lost}
+    cameras = {name: model.cameras[name] for name in poses}
+    return replace(model, poses=poses, cameras=cameras), lost
 
 
 def check_usable(model: Reconstruction, images: int, least_share: float) -> None:
@@ -276,6 +294,7 @@ def _load(path: Path) -> Reconstruction:
         values["errors_px"],
         values["track_lengths"],
         values["angles_deg"],
+        dict(zip(names, values["sigmas"].tolist(), strict=True)),
     )
 
 

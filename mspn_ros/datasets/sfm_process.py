@@ -297,7 +297,7 @@ def _save(model: Any, path: Path) -> None:
         path,
         names=np.array([image.name for image in images], np.str_),
         poses=poses,
-        observations=np.array([image.num_points3D for image in images]),
+        sigmas=np.array([_position_sigma(model, image) for image in images]),
         camera_of=np.array([camera_ids.index(image.camera_id) for image in images]),
         camera_models=np.array([camera.model.name for camera in cameras], np.str_),
         camera_sizes=np.array([(camera.width, camera.height) for camera in cameras]),
@@ -308,6 +308,27 @@ def _save(model: Any, path: Path) -> None:
         track_lengths=np.array([point.track.length() for point in points]),
         angles_deg=np.array([_widest(point, centres) for point in points]),
     )
+
+
+def _position_sigma(model: Any, image: Any) -> float:
+    """How far off the centre is where points are a pixel off, in units of the reconstruction.
+
+    Points are held: what remains is whether near ones are seen. Rotation and position of a camera
+    that sees far things alone can hardly be told apart.
+    """
+    seen = [point.point3D_id for point in image.points2D if point.has_point3D()]
+    away = np.array([model.points3D[k].xyz for k in seen]) - image.projection_center()
+    distances = np.maximum(np.linalg.norm(away, axis=1), 1e-9)
+    x, y, z = rays = (away / distances[:, None]).T
+    unit = float(np.median(distances))
+    across = np.eye(3) - rays.T[:, :, None] * rays.T[:, None, :]
+    zero = np.zeros_like(x)
+    turned = np.stack((zero, -z, y, z, zero, -x, -y, x, zero), 1).reshape(-1, 3, 3)
+    # Of a ray by the centre (in median distances) and by a small rotation; pixels.
+    slopes = np.concatenate((across * (unit / distances)[:, None, None], turned), axis=2)
+    slopes *= model.cameras[image.camera_id].mean_focal_length()
+    known = np.einsum("nij,nik->jk", slopes, slopes) + 1e-9 * np.eye(6)
+    return unit * float(np.sqrt(np.trace(np.linalg.inv(known)[:3, :3])))
 
 
 def _padded(parameters: Any) -> list[float]:

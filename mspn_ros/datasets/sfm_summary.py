@@ -65,13 +65,21 @@ def summary_of(
 
 
 def notes_of(
-    kept: Sequence[KeptFrame], models: Sequence[Reconstruction], splits: dict[str, str]
+    kept: Sequence[KeptFrame],
+    models: Sequence[Reconstruction],
+    uncertain: Sequence[str],
+    splits: dict[str, str],
 ) -> list[str]:
     """Sentences about frames that are not in the dataset."""
     notes = []
     lost = [frame.written for frame in kept if frame.written not in models[0].poses]
     if lost:
         notes.append(f"{len(lost)} frames found no place and are left out: {listing(lost)}")
+    if uncertain:
+        notes.append(
+            f"{len(uncertain)} frames see only things so far away that they may be anywhere, and "
+            f"are left out: {listing(uncertain)}"
+        )
     between = sum(not splits[name] for name in models[0].poses)
     if between:
         notes.append(f"{between} frames beside the held-out blocks are left out")
