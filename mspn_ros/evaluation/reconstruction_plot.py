@@ -18,6 +18,8 @@ _COLOURS = {"train": "#0072B2", "test": "#D55E00", "left out": "#999999"}
 _MOST_POINTS, _ARROWS = 30_000, 60
 # Points far outside would shrink everything else to a dot.
 _SHOWN = (2.0, 98.0)
+# How far around the cameras is drawn, by the diagonal of their box.
+_REACH = 1.5
 
 
 def draw_reconstruction(view: View, path: Path) -> None:
@@ -88,5 +90,8 @@ def _shown_box(points: Array, centres: Array) -> tuple[Array, Array]:
         low, high = np.minimum(spans[0], centres.min(0)), np.maximum(spans[1], centres.max(0))
     else:
         low, high = centres.min(0), centres.max(0)
+    # Outdoors the horizon would shrink the cameras to a dot.
+    reach = _REACH * float(np.linalg.norm(np.ptp(centres, axis=0)))
+    low, high = np.maximum(low, centres.min(0) - reach), np.minimum(high, centres.max(0) + reach)
     margin = 0.05 * (high - low)
     return low - margin, high + margin
