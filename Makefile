@@ -53,7 +53,7 @@ $(READY): setup.py setup.cfg pyproject.toml package.xml constraints.txt mspn_ros
 	@rm -f $@
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[ros,openvino,synthetic,test]'
+		--constraint constraints.txt --editable '.[ros,openvino,sfm,synthetic,test]'
 	@touch $@
 
 # Synthetic rooms are drawn by VTK, which ends with a crash where it cannot.

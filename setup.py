@@ -100,6 +100,7 @@ setup(
         "ros-kilted": ros_wheels("kilted"),
         "openvino": ["openvino>=2024.0"],
         "synthetic": ["pyvista>=0.43"],
+        "sfm": ["pycolmap>=4"],
         "test": [
             "pytest>=7",
             "pytest-xdist>=3.5",

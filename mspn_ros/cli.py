@@ -22,6 +22,7 @@ from mspn_ros.commands import (
     bench,
     data,
     from_bag,
+    from_video,
     inspect,
     learn,
     reproduce,
@@ -233,6 +234,11 @@ def _add_dataset(commands: Any) -> None:
     recorded = kinds.add_parser("from-bag", help=text, description=text)
     recorded.set_defaults(command=from_bag.from_bag)
     from_bag.add_from_bag_arguments(recorded)
+    video = kinds.add_parser(
+        "from-video", help="Find the poses of videos or photos.", description=from_video.TEXT
+    )
+    video.set_defaults(command=from_video.from_video)
+    from_video.add_arguments(video)
     bag = kinds.add_parser("to-bag", help="Write frames and true poses as a rosbag.")
     bag.set_defaults(command=data.to_bag)
     _data(bag)

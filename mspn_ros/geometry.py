@@ -23,6 +23,8 @@ from mspn_ros.records import Array, Pose
 _SMALL = 1e-4
 # Below it a matrix says next to nothing of its rotation, and gradients would explode.
 _LEAST_SUM = 1e-2
+# Points whose second extent is less than this part of the first are on one line.
+_LINE = 0.01
 
 
 def quaternion_to_log(quaternion: Tensor) -> Tensor:
@@ -227,3 +229,25 @@ class Similarity:
         blocks[:3, :3] = self.scale * self.rotation.as_matrix()
         blocks[3:, 3:] = self.rotation.as_matrix()
         return np.asarray(blocks @ covariance @ blocks.T)
+
+
+def fit_similarity(from_N3: Array, to_N3: Array) -> Similarity:
+    """The similarity that carries points to points with the least squared distances (Umeyama 1991).
+
+    Raises:
+        ValueError: fewer than three points, or all of them on one line or in one place, which
+            leaves a rotation open.
+    """
+    source, target = np.asarray(from_N3, np.float64), np.asarray(to_N3, np.float64)
+    if len(source) < 3:
+        raise ValueError(f"{len(source)} points do not determine a similarity, three do")
+    middle, aim = source.mean(0), target.mean(0)
+    a, b = source - middle, target - aim
+    spread = np.linalg.svd(a, compute_uv=False), np.linalg.svd(b, compute_uv=False)
+    if any(s[1] <= _LINE * s[0] for s in spread):
+        raise ValueError("the points lie on one line or in one place")
+    u, s, vt = np.linalg.svd(b.T @ a)
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = Rotation.from_matrix(u @ (signs[:, None] * vt))
+    scale = float((s * signs).sum() / (a * a).sum())
+    return Similarity(aim - scale * rotation.apply(middle), rotation, scale)

@@ -158,13 +158,18 @@ def _to_cameras(builder: SceneBuilder, rows: list[_CameraRow]) -> dict[int, Came
             cameras[camera_id] = unknown_camera
             continue
         try:
-            cameras[camera_id] = stated_camera(_to_intrinsics(model, width, height, parameters))
+            cameras[camera_id] = stated_camera(to_intrinsics(model, width, height, parameters))
         except ValueError as error:
             builder.note(f"camera {camera_id}: {error}")
     return cameras
 
 
-def _to_intrinsics(model: str, width: int, height: int, parameters: Array) -> Intrinsics:
+def to_intrinsics(model: str, width: int, height: int, parameters: Array) -> Intrinsics:
+    """A camera from COLMAP's model (a pinhole's) and its parameters, in COLMAP's order.
+
+    Raises:
+        ValueError: a number is not finite, a focal length or a side not above zero.
+    """
     values = [float(value) for value in parameters]
     if model in _SINGLE_FOCAL:
         values.insert(0, values[0])
