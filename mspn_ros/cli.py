@@ -189,7 +189,7 @@ def _add_reproduce(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="table1 to table8, figure2, figure3 (all of the paper); settings: what the preset "
         "gains over the paper's recipe, setting by setting; new-scenes: each scene added to a "
-        "model of the others",
+        "model of the others; from-video: poses that 'dataset from-video' finds against given ones",
     )
     _data(parser)
     parser.add_argument(

@@ -3,6 +3,7 @@
 """mspn dataset from-video: poses agree with the truth; one line for what is unusable."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -15,8 +16,10 @@ from scipy.spatial.transform import Rotation
 from mspn_ros.cli import main
 from mspn_ros.datasets import read_scene, sfm, sfm_scale
 from mspn_ros.datasets.frame_motion import MotionMeter, choose_frames
+from mspn_ros.datasets.from_video import FromVideoConfig
 from mspn_ros.datasets.sfm_scale import PlacedFrame
 from mspn_ros.datasets.video_frames import open_source
+from mspn_ros.evaluation.sfm_accuracy import measure_sfm
 from mspn_ros.geometry import fit_similarity, matrix_to_pose
 from mspn_ros.records import DatasetError, Intrinsics, Pose
 
@@ -332,3 +335,32 @@ def test_frames_that_see_far_things_alone_are_left_out():
     # A short walk: all frames are placed less well, and none of them may be anywhere.
     short = replace(model, sigmas=dict.fromkeys(model.poses, 0.2))
     assert sfm.without_uncertain(short)[1] == []
+
+
+def test_found_poses_are_held_against_given_ones_after_one_similarity(made, tmp_path):
+    folder, truth, _ = made
+    turn, offset = ELSEWHERE
+    found = read_scene(folder / "out")
+    shutil.copytree(folder / "out", tmp_path / "room")
+
+    def given(frame, off=0.0):
+        position = 0.5 * turn.apply(frame.pose.position) + offset + (off, 0, 0)
+        turned = (turn * Rotation.from_quat(frame.pose.quaternion)).as_quat()
+        origin = json.loads((folder / "out" / "from_video.json").read_text())["origins"]
+        path = frame.image_path.with_name(origin[frame.name])
+        return replace(frame, pose=Pose(position, turned), image_path=path)
+
+    def measured(**changes):
+        return measure_sfm(replace(scene, **changes), tmp_path, FromVideoConfig())
+
+    scene = replace(found, name="room", frames=tuple(map(given, found.frames)))
+    result = measured()
+    assert (result.posed, result.frames) == (len(truth), len(truth))
+    assert result.position_largest_percent < 1e-6
+    assert result.rotation_deg < 1e-5
+    assert result.focal_ratio == pytest.approx(1)
+    stray = measured(frames=(given(found.frames[0], off=0.2), *scene.frames[1:]))
+    assert stray.position_largest_percent > 5
+    few = measured(name="few", frames=scene.frames[:3])
+    assert few.refused
+    assert few.cells()[1:4] == ("0 of 3", "-", "-")

@@ -1,17 +1,18 @@
 # SPDX-FileCopyrightText: 2026 mspn_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``mspn reproduce``: the paper's tables and figures on any scene set."""
+"""``mspn reproduce``: the paper's tables and figures, and our own, on any scene set."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mspn_ros.commands.learn import preset_file, run_with_progress
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, print_table
+from mspn_ros.terminal import console, notes, print_table, progress_bar
 
 if TYPE_CHECKING:
     from mspn_ros.evaluation.paper.tables import PaperTable, Tables
@@ -20,7 +21,8 @@ TABLE_NAMES = tuple(f"table{number}" for number in range(1, 9))
 FIGURE_NAMES = ("figure2", "figure3")
 SETTINGS = "settings"
 NEW_SCENES = "new-scenes"
-WHAT = (*TABLE_NAMES, *FIGURE_NAMES, SETTINGS, NEW_SCENES)
+FROM_VIDEO = "from-video"
+WHAT = (*TABLE_NAMES, *FIGURE_NAMES, SETTINGS, NEW_SCENES, FROM_VIDEO)
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
@@ -64,6 +66,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
             results[what] = both.to_json()
         elif what == NEW_SCENES:
             results[what] = _new_scenes(tables, text)
+        elif what == FROM_VIDEO:
+            results[what] = _from_video(scenes, arguments.output, text)
         else:
             results[what] = _figure(tables, what, [scene.name for scene in more], arguments.output)
     write_json(arguments.json or arguments.output / "reproduce.json", results)
@@ -101,6 +105,34 @@ def _new_scenes(tables: Tables, text: list[str]) -> list[dict[str, Any]]:
         console.print(f"{NEW_SCENES}: {picture}", highlight=False, soft_wrap=True)
         result += [{"seed": seed, **asdict(entry)} for entry in found]
     return result
+
+
+def _from_video(scenes: Sequence[Any], output: Path, text: list[str]) -> list[dict[str, Any]]:
+    from mspn_ros.datasets.from_video import FromVideoConfig
+    from mspn_ros.evaluation.report import markdown_table
+    from mspn_ros.evaluation.sfm_accuracy import HEADER, measure_sfm
+
+    # Every image, so that all given poses are compared.
+    config = FromVideoConfig(min_motion=0, max_frames=5000, min_registered=0)
+    found = []
+    for scene in scenes:
+        with progress_bar(scene.name) as update:
+            found.append(
+                measure_sfm(
+                    scene,
+                    output / FROM_VIDEO,
+                    config,
+                    lambda step, done, total, update=update: update(done, total, step),  # type: ignore[misc]
+                )
+            )
+    rows = [one.cells() for one in found]
+    title = "poses of from-video against the given ones, after one similarity transform"
+    print_table(title, HEADER, rows)
+    for one in found:
+        if one.refused:
+            console.print(f"{one.scene}: {one.refused}", highlight=False, soft_wrap=True)
+    text.append(f"### {title}\n\n{markdown_table(HEADER, rows)}")
+    return [one.to_json() for one in found]
 
 
 def show_table(table: PaperTable) -> str:

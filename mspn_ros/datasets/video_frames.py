@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -280,8 +280,8 @@ def _turned(image: ImageHW3, orientation: int) -> ImageHW3:
 class Sources:
     """All passes: those to learn from and those to test with, each name given once."""
 
-    train: list[Source]
-    test: list[Source] = field(default_factory=list)
+    train: Sequence[Source]
+    test: Sequence[Source] = ()
 
     def __post_init__(self) -> None:
         taken: set[str] = set()
