@@ -15,15 +15,17 @@ from scipy.spatial.transform import Rotation
 from mspn_ros.cli import build_parser, main
 from mspn_ros.commands.from_bag import options_of
 from mspn_ros.datasets import read_scene
+from mspn_ros.datasets.bag_pass import FromBagOptions
 from mspn_ros.datasets.bag_writer import write_bag
 from mspn_ros.datasets.frame_choice import (
+    DEFAULT_TEST_SHARE,
     ChoiceOptions,
     find_jumps,
     held_out_blocks,
     judge,
     measure,
 )
-from mspn_ros.datasets.from_bag import DEFAULT_TEST_SHARE, FromBagOptions, dataset_from_bags
+from mspn_ros.datasets.from_bag import dataset_from_bags
 from mspn_ros.geometry import matrix_to_pose
 from mspn_ros.images import read_image
 from mspn_ros.mounting import RigidTransform

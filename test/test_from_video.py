@@ -3,6 +3,7 @@
 """mspn dataset from-video: poses agree with the truth; one line for what is unusable."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -346,7 +347,7 @@ def test_found_poses_are_held_against_given_ones_after_one_similarity(made, tmp_
     def given(frame, off=0.0):
         position = 0.5 * turn.apply(frame.pose.position) + offset + (off, 0, 0)
         turned = (turn * Rotation.from_quat(frame.pose.quaternion)).as_quat()
-        origin = json.loads((folder / "out" / "from_video.json").read_text())["origins"]
+        origin = json.loads((folder / "out" / "provenance.json").read_text())["origins"]
         path = frame.image_path.with_name(origin[frame.name])
         return replace(frame, pose=Pose(position, turned), image_path=path)
 
@@ -364,3 +365,25 @@ def test_found_poses_are_held_against_given_ones_after_one_similarity(made, tmp_
     few = measured(name="few", frames=scene.frames[:3])
     assert few.refused
     assert few.cells()[1:4] == ("0 of 3", "-", "-")
+
+
+def test_the_help_names_the_defaults_that_hold(capsys):
+    with pytest.raises(SystemExit):
+        main(["dataset", "from-video", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    config = FromVideoConfig()
+    for name in (
+        "test_share",
+        "first_stamp_s",
+        "max_frames",
+        "min_motion",
+        "max_side",
+        "features",
+        "min_registered",
+    ):
+        option = "--" + name.removesuffix("_s").replace("_", "-")
+        up_to_the_next = r"(?:(?! --[a-z-]+ [A-Z]).)*?"
+        told = re.search(rf"{option} [A-Z][A-Z_]* {up_to_the_next}\(default ([0-9.]+)", text)
+        assert told, option
+        assert float(told[1]) == getattr(config, name)
+    assert f"{config.camera_model} (default)" in text

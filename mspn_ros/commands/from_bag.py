@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mspn_ros.terminal import console, notes, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from mspn_ros.datasets.from_bag import FromBagOptions
+    from mspn_ros.datasets.bag_pass import FromBagOptions
 
 _MOUNTING_REMEDY = (
     "give 'x y z roll pitch yaw' (metres and radians, of the camera's body axes, x forward and z "
@@ -125,9 +125,9 @@ def _add_choice_arguments(parser: argparse.ArgumentParser) -> None:
 
 def options_of(arguments: argparse.Namespace) -> FromBagOptions:
     """What the command line says of how to read bags."""
+    from mspn_ros.datasets.bag_pass import FromBagOptions
     from mspn_ros.datasets.bag_poses import PoseOptions
     from mspn_ros.datasets.frame_choice import ChoiceOptions
-    from mspn_ros.datasets.from_bag import FromBagOptions
     from mspn_ros.mounting import mounting_of
 
     given = {name: value for name, value in vars(arguments).items() if value is not None}

@@ -21,6 +21,8 @@ from mspn_ros.records import Array, ConfigError, ImageHW3, Pose
 _JUDGED_SIDE = 256
 # The blur that an image is held against, in pixels of the judged size.
 _SIGMA = 1.5
+# Of test frames, where no recording of their own has them.
+DEFAULT_TEST_SHARE = 0.2
 # Levels at which a pixel says nothing any more.
 _DARKEST, _BRIGHTEST = 4, 251
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from mspn_ros.datasets import sfm, sfm_scale
-from mspn_ros.datasets.frame_choice import held_out_blocks
+from mspn_ros.datasets.frame_choice import DEFAULT_TEST_SHARE, held_out_blocks
 from mspn_ros.datasets.nerfstudio_writer import (
+    PROVENANCE,
     WrittenFrame,
     new_dataset,
     write_json,
@@ -33,7 +34,6 @@ from mspn_ros.datasets.sfm_summary import notes_of, summary_of
 from mspn_ros.datasets.video_frames import Sources
 from mspn_ros.records import Array, DatasetError, Pose, unit_name
 
-PROVENANCE = "from_video.json"
 PICTURE = "reconstruction.png"
 
 
@@ -54,7 +54,7 @@ class FromVideoConfig:
     focal_px: float | None = None
     separate_cameras: bool = False
     features: int = 4096
-    test_share: float = 0.2
+    test_share: float = DEFAULT_TEST_SHARE
     min_registered: float = 0.5
     known_distances: tuple[KnownDistance, ...] = ()
     camera_positions: Path | None = None
@@ -100,7 +100,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class FromVideoResult:
-    """What was made, also in ``out/from_video.json``."""
+    """What was made, also in ``out/provenance.json``."""
 
     out: Path
     work: Path

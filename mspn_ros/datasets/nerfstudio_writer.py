@@ -24,6 +24,9 @@ from mspn_ros.records import DatasetError, Intrinsics, Pose
 # whoever does not know it says so instead of taking k4 for the factor of r^8.
 _PLAIN_MODEL, _PLAIN_TERMS = "OPENCV", DISTORTION_TERMS[:5]
 
+# Beside them: what the dataset was made of and how.
+PROVENANCE = "provenance.json"
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenFrame:

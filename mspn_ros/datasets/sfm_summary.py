@@ -28,7 +28,7 @@ def summary_of(
     placement: Placement,
     splits: dict[str, str],
 ) -> dict[str, Any]:
-    """What was made of what, for from_video.json; ``splits`` are by written name."""
+    """What was made of what, for provenance.json; ``splits`` are by written name."""
     model = models[0]
     passes = []
     for number, source in enumerate((*sources.train, *sources.test)):
@@ -40,7 +40,8 @@ def summary_of(
     camera = next(iter(model.cameras.values()))
     used = [splits[name] for name in model.poses]
     return {
-        "made_by": f"mspn_ros {mspn_ros.__version__}, pycolmap {sfm.version()}",
+        "made_by": f"mspn_ros {mspn_ros.__version__}, mspn dataset from-video, pycolmap "
+        f"{sfm.version()}",
         "passes": passes,
         "frames": len(kept),
         "posed": len(model.poses),
@@ -54,7 +55,7 @@ def summary_of(
         "scale": placement.source,
         "metres_per_unit": placement.metres_per_unit,
         **placement.figures,
-        "config": {
+        "options": {
             **{k: v for k, v in asdict(config).items() if k != "camera_positions"},
             "camera_positions": str(config.camera_positions or ""),
         },

@@ -15,7 +15,8 @@ import numpy as np
 from mspn_ros import metrics
 from mspn_ros.datasets import read_scene
 from mspn_ros.datasets.base import SceneData
-from mspn_ros.datasets.from_video import PROVENANCE, FromVideoConfig, make_dataset
+from mspn_ros.datasets.from_video import FromVideoConfig, make_dataset
+from mspn_ros.datasets.nerfstudio_writer import PROVENANCE
 from mspn_ros.datasets.sfm import Progress
 from mspn_ros.datasets.video_frames import PhotoSource, Sources
 from mspn_ros.evaluation.reconstruction_plot import draw_reconstruction
