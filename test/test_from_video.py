@@ -4,8 +4,10 @@
 
 import json
 import re
+import runpy
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,7 +20,9 @@ from mspn_ros.cli import main
 from mspn_ros.datasets import read_scene, sfm, sfm_scale
 from mspn_ros.datasets.frame_motion import MotionMeter, choose_frames
 from mspn_ros.datasets.from_video import FromVideoConfig
+from mspn_ros.datasets.sfm_jumps import find_jumps
 from mspn_ros.datasets.sfm_scale import PlacedFrame
+from mspn_ros.datasets.sfm_summary import notes_on_left_out
 from mspn_ros.datasets.video_frames import open_source
 from mspn_ros.evaluation.sfm_accuracy import measure_sfm
 from mspn_ros.geometry import fit_similarity, matrix_to_pose
@@ -387,3 +391,44 @@ def test_the_help_names_the_defaults_that_hold(capsys):
         assert told, option
         assert float(told[1]) == getattr(config, name)
     assert f"{config.camera_model} (default)" in text
+
+
+def test_frames_that_jump_away_and_back_are_left_out_and_a_part_far_off_is_told():
+    model = _model(20)
+    names = list(model.poses)
+    assert find_jumps(model, [names]) == ([], [])
+
+    def moved(which, metres=60.0):
+        poses = {
+            name: replace(pose, position=pose.position + metres * (name in which))
+            for name, pose in model.poses.items()
+        }
+        return replace(model, poses=poses)
+
+    strays, jumps = find_jumps(moved(names[4:7]), [names])
+    assert (strays, jumps) == (names[4:7], [])
+    (said,) = notes_on_left_out([], strays, jumps)
+    assert "3 frames are left out, since the camera would have jumped" in said
+    # A gap in the recording is no stray, even if the camera then comes a little nearer.
+    assert find_jumps(moved(names[5:], 7.0), [names])[0] == []
+    strays, jumps = find_jumps(moved(names[7:]), [names])
+    assert strays == []
+    assert [(jump.before, jump.after) for jump in jumps] == [(names[6], names[7])]
+    (said,) = notes_on_left_out([], strays, jumps)
+    assert f"from {names[6]} to {names[7]}" in said
+
+
+def test_matches_vote_for_the_focal_length():
+    process = runpy.run_path(str(Path(sfm.__file__).with_name("sfm_process.py")))
+    rng = np.random.default_rng(0)
+    pairs = []
+    for matrix in vf.walk(9, step=0.3, turning=2.0)[:8]:
+        seen = []
+        points = rng.uniform((-2, -1.5, 3), (2, 1.5, 9), (150, 3))
+        for pose in (np.eye(4), matrix):
+            local = (points - pose[:3, 3]) @ pose[:3, :3]
+            seen.append(vf.FOCAL * local[:, :2] / local[:, 2:] + rng.normal(0, 0.2, (150, 2)))
+        pairs.append(tuple(seen))
+    voted = process["_vote"](pairs, vf.WIDTH)
+    assert voted == pytest.approx(vf.FOCAL / vf.WIDTH, rel=0.08)
+    assert process["_vote"](pairs[:4], vf.WIDTH) == 0

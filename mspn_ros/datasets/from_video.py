@@ -29,8 +29,9 @@ from mspn_ros.datasets.nerfstudio_writer import (
 )
 from mspn_ros.datasets.sfm import Progress, Reconstruction
 from mspn_ros.datasets.sfm_frames import KeptFrame, keep_frames
+from mspn_ros.datasets.sfm_jumps import find_jumps
 from mspn_ros.datasets.sfm_scale import KnownDistance, PlacedFrame, Placement
-from mspn_ros.datasets.sfm_summary import notes_of, summary_of
+from mspn_ros.datasets.sfm_summary import notes_of, notes_on_left_out, summary_of
 from mspn_ros.datasets.video_frames import Sources
 from mspn_ros.records import Array, DatasetError, Pose, unit_name
 
@@ -136,7 +137,7 @@ def make_dataset(
         models = _reconstruct(kept, work, config, progress)
         if not models:
             raise DatasetError(_why_nothing(work, len(kept)))
-        model, uncertain = sfm.without_uncertain(models[0])
+        model, left_out = _trusted(models[0], kept)
         splits = _splits(kept, len(sources.train), config.test_share, bool(sources.test))
         try:
             sfm.check_usable(models[0], len(kept), config.min_registered)
@@ -152,7 +153,7 @@ def make_dataset(
             "frames": round(chosen_s, 1),
             "all": round(time.monotonic() - began, 1),
         }
-        notes += notes_of(kept, models, uncertain, splits)
+        notes += [*left_out, *notes_of(kept, models, splits)]
         _write(folder, work, frames, model, placement, splits)
         if draw is not None:
             view = _view(model, placement.similarity, splits, placement.metres_per_unit, out.name)
@@ -179,17 +180,28 @@ def _reconstruct(
         )
         for members in groups.values()
     ]
-    count = 1 + max(frame.source for frame in kept)
-    passes = [[frame.written for frame in kept if frame.source == k] for k in range(count)]
     return sfm.reconstruct(
         work,
         work / "images",
         cameras,
-        passes,
+        _passes(kept),
         features=config.features,
         threads=config.threads,
         progress=progress,
     )
+
+
+def _passes(kept: Sequence[KeptFrame]) -> list[list[str]]:
+    """Names in recording order, pass by pass."""
+    count = 1 + max(frame.source for frame in kept)
+    return [[frame.written for frame in kept if frame.source == k] for k in range(count)]
+
+
+def _trusted(found: Reconstruction, kept: Sequence[KeptFrame]) -> tuple[Reconstruction, list[str]]:
+    """What may be learned from: without frames that are placed wrongly; what was left out."""
+    model, uncertain = sfm.without_uncertain(found)
+    strays, jumps = find_jumps(model, _passes(kept))
+    return model.without(strays), notes_on_left_out(uncertain, strays, jumps)
 
 
 def _why_nothing(work: Path, images: int) -> str:

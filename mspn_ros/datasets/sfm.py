@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,6 +89,12 @@ class Reconstruction:
     def centres(self) -> Array:
         """Camera centres (M, 3)."""
         return np.array([pose.position for pose in self.poses.values()]).reshape(-1, 3)
+
+    def without(self, names: Collection[str]) -> Reconstruction:
+        """The same without some of its images; the points stay."""
+        poses = {name: pose for name, pose in self.poses.items() if name not in names}
+        cameras = {name: self.cameras[name] for name in poses}
+        return replace(self, poses=poses, cameras=cameras)
 
     def figures(self) -> dict[str, float]:
         """Means over the points: reprojection error (px), track length; median angle (deg)."""
@@ -178,9 +184,7 @@ def without_uncertain(model: Reconstruction) -> tuple[Reconstruction, list[str]]
     usual = float(np.nanmedian([model.sigmas[name] for name in model.poses]))
     most = max(MOST_SIGMA * reach, MOST_SIGMA_OF_USUAL * usual)
     lost = [name for name in model.poses if not model.sigmas[name] <= most]
-    poses = {name: pose for name, pose in model.poses.items() if name not in lost}
-    cameras = {name: model.cameras[name] for name in poses}
-    return replace(model, poses=poses, cameras=cameras), lost
+    return model.without(lost), lost
 
 
 def check_usable(model: Reconstruction, images: int, least_share: float) -> None:

@@ -31,10 +31,17 @@ _WORDS, _WORD_SAMPLE = 64, 40_000
 _BATCH_IMAGES, _BATCH_PAIRS, _BATCH_VERIFIED = 8, 200, 2000
 # A guess is answered by the first of the models; more of them only say what was lost.
 _MOST_MODELS = 10
-# Where no file says the focal length: by the longer side, phones and robots first. COLMAP's
-# own guess, 1.2, leads nowhere with wide lenses. The first that places this share is taken.
-_FOCAL_GUESSES = (0.75, 1.1, 0.5, 1.6)
+# Where no file says the focal length: that for which most matches vote, or else guesses, phones and
+# robots first; by the longer side. COLMAP's own guess, 1.2, leads nowhere with wide lenses. The
+# first that places this share is taken.
+_VOTED = 0.0
+_FOCAL_GUESSES = (_VOTED, 0.75, 1.1, 0.5, 1.6)
 _ENOUGH = 0.8
+# What is voted for: 28 to 103 degrees of view. Pairs that hardly move say nothing.
+_FOCALS = 0.4 * 1.15 ** np.arange(12)
+_MOST_VOTES, _LEAST_VOTES, _VOTE_MATCHES, _VOTE_MOTION = 150, 5, 40, 0.05
+# COLMAP's numbers of CALIBRATED and UNCALIBRATED pairs.
+_WITH_DEPTH = (2, 3)
 
 
 class _Talk:
@@ -208,10 +215,12 @@ def _map(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[A
     database = work / "features.db"
     unknown = any(group["parameters"] is None for group in task["groups"])
     best: list[Any] = []
+    _verify(pycolmap, task, work, talk)
     for guess in _FOCAL_GUESSES if unknown else _FOCAL_GUESSES[:1]:
         if unknown:
-            _guess_focal(pycolmap, task, database, guess)
-        _verify(pycolmap, task, work, talk)
+            if not _guess_focal(pycolmap, task, database, guess):
+                continue
+            _verify(pycolmap, task, work, talk)
         found = _map_once(pycolmap, task, database, work / "models", talk)
         if not best or (found and _placed(found) > _placed(best)):
             best = found
@@ -224,19 +233,82 @@ def _placed(models: list[Any]) -> int:
     return int(models[0].num_reg_images())
 
 
-def _guess_focal(pycolmap: Any, task: dict[str, Any], path: Path, share: float) -> None:
-    """Said to be known: COLMAP leaves it open else, and finds far fewer pairs to begin with."""
+def _guess_focal(pycolmap: Any, task: dict[str, Any], path: Path, guess: float) -> bool:
+    """Set what is unknown, as if it were known; whether all cameras have a focal length now.
+
+    COLMAP leaves it open else, and finds far fewer pairs to begin with.
+    """
+    shares: list[float] = []
     with pycolmap.Database.open(path) as database:
         for group in task["groups"]:
             if group["parameters"] is not None:
                 continue
             image = database.read_image_with_name(group["names"][0])
             camera = database.read_camera(image.camera_id)
+            share = guess
+            if guess == _VOTED:
+                side = max(camera.width, camera.height)
+                share = _vote(_moving_pairs(pycolmap, database, camera), side)
+            shares.append(share)
             parameters = np.array(camera.params)
             parameters[camera.focal_length_idxs()] = share * max(camera.width, camera.height)
             camera.params = parameters
             camera.has_prior_focal_length = True
-            database.update_camera(camera)
+            if share > 0:
+                database.update_camera(camera)
+    return min(shares) > 0
+
+
+def _moving_pairs(pycolmap: Any, database: Any, camera: Any) -> list[tuple[Any, Any]]:
+    """Matching points (N, 2) of pairs of the camera's images that moved; from the middle."""
+    images = {i.image_id for i in database.read_all_images() if i.camera_id == camera.camera_id}
+    pairs = []
+    for pair_id, geometry in zip(*database.read_two_view_geometries(), strict=True):
+        one, two = pycolmap.pair_id_to_image_pair(pair_id)
+        matches = np.asarray(geometry.inlier_matches)
+        # Those that a homography explains fit to every focal length.
+        told = len(matches) >= _VOTE_MATCHES and geometry.config in _WITH_DEPTH
+        if told and one in images and two in images:
+            pairs.append((one, two, matches))
+    middle = np.array([camera.principal_point_x, camera.principal_point_y])
+    moved = []
+    for k in np.random.default_rng(0).permutation(len(pairs))[: 3 * _MOST_VOTES]:
+        one, two, matches = pairs[k]
+        a, b = (
+            np.asarray(database.read_keypoints(image), np.float64)[own, :2] - middle
+            for image, own in ((one, matches[:, 0]), (two, matches[:, 1]))
+        )
+        if np.median(np.linalg.norm(a - b, axis=1)) > _VOTE_MOTION * camera.width:
+            moved.append((a, b))
+    return moved[:_MOST_VOTES]
+
+
+def _vote(pairs: list[tuple[Any, Any]], side: int) -> float:
+    """The focal length, by the longer side, with which essential matrices explain most matches.
+
+    0 where too few pairs vote.
+    """
+    import cv2
+
+    if len(pairs) < _LEAST_VOTES:
+        return 0.0
+    votes = []
+    for share in _FOCALS:
+        focal, fitting = share * side, 0
+        for a, b in pairs:
+            cv2.setRNGSeed(0)
+            _, mask = cv2.findEssentialMat(
+                a / focal, b / focal, np.eye(3), cv2.RANSAC, 0.999, 1 / focal, 300
+            )
+            fitting += 0 if mask is None else int(mask.sum())
+        votes.append(fitting)
+    best = int(np.argmax(votes))
+    if not 0 < best < len(_FOCALS) - 1:
+        return float(_FOCALS[best])
+    # The top of the parabola through the best and its neighbours, in logarithms.
+    low, top, high = votes[best - 1 : best + 2]
+    shift = 0.5 * (low - high) / min(low - 2 * top + high, -1e-9)
+    return float(_FOCALS[best] * (_FOCALS[1] / _FOCALS[0]) ** float(np.clip(shift, -1, 1)))
 
 
 def _verify(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> None:

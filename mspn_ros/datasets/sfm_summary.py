@@ -12,6 +12,7 @@ import mspn_ros
 from mspn_ros.datasets import sfm
 from mspn_ros.datasets.sfm import Reconstruction
 from mspn_ros.datasets.sfm_frames import KeptFrame
+from mspn_ros.datasets.sfm_jumps import Jump
 from mspn_ros.datasets.sfm_scale import Placement
 from mspn_ros.datasets.video_frames import Sources
 from mspn_ros.records import listing
@@ -65,10 +66,35 @@ def summary_of(
     }
 
 
+def notes_on_left_out(
+    uncertain: Sequence[str], strays: Sequence[str], jumps: Sequence[Jump]
+) -> list[str]:
+    """Sentences about frames that are placed wrongly, which no reprojection error shows."""
+    notes = []
+    if uncertain:
+        notes.append(
+            f"{len(uncertain)} frames see only things so far away that they may be anywhere, and "
+            f"are left out: {listing(uncertain)}"
+        )
+    if strays:
+        notes.append(
+            f"{len(strays)} frames are left out, since the camera would have jumped to them and "
+            f"back: {listing(strays)}"
+        )
+    if jumps:
+        worst = max(jumps, key=lambda jump: jump.times)
+        notes.append(
+            f"{len(jumps)} jumps between frames that follow each other, the largest "
+            f"{worst.times:.0f} times the usual step, from {worst.before} to {worst.after}: if "
+            "these were not taken far apart, part of the reconstruction is wrong; look at the "
+            "picture"
+        )
+    return notes
+
+
 def notes_of(
     kept: Sequence[KeptFrame],
     models: Sequence[Reconstruction],
-    uncertain: Sequence[str],
     splits: dict[str, str],
 ) -> list[str]:
     """Sentences about frames that are not in the dataset."""
@@ -76,11 +102,6 @@ def notes_of(
     lost = [frame.written for frame in kept if frame.written not in models[0].poses]
     if lost:
         notes.append(f"{len(lost)} frames found no place and are left out: {listing(lost)}")
-    if uncertain:
-        notes.append(
-            f"{len(uncertain)} frames see only things so far away that they may be anywhere, and "
-            f"are left out: {listing(uncertain)}"
-        )
     between = sum(not splits[name] for name in models[0].poses)
     if between:
         notes.append(f"{between} frames beside the held-out blocks are left out")
