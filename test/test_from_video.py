@@ -20,12 +20,11 @@ from mspn_ros.cli import main
 from mspn_ros.datasets import read_scene, sfm, sfm_scale
 from mspn_ros.datasets.frame_motion import MotionMeter, choose_frames
 from mspn_ros.datasets.from_video import FromVideoConfig
-from mspn_ros.datasets.sfm_jumps import find_jumps
+from mspn_ros.datasets.sfm_agreement import agree, compared
 from mspn_ros.datasets.sfm_scale import PlacedFrame
-from mspn_ros.datasets.sfm_summary import notes_on_left_out
 from mspn_ros.datasets.video_frames import open_source
 from mspn_ros.evaluation.sfm_accuracy import measure_sfm
-from mspn_ros.geometry import fit_similarity, matrix_to_pose
+from mspn_ros.geometry import Similarity, fit_similarity, matrix_to_pose
 from mspn_ros.records import DatasetError, Intrinsics, Pose
 
 QUICK = ("--min-motion", "0", "--features", "300", "--threads", "1")
@@ -310,7 +309,6 @@ def _model(count, error_px=0.5, angle=10.0, step=0.5):
         ones * error_px,
         ones * 3,
         ones * angle,
-        dict.fromkeys(poses, 0.001),
     )
 
 
@@ -328,18 +326,6 @@ def test_reconstructions_that_would_teach_wrong_poses_are_refused(model, images,
     with pytest.raises(DatasetError, match=expected):
         sfm.check_usable(model, images, 0.5)
     sfm.check_usable(_model(9), 9, 0.5)
-
-
-def test_frames_that_see_far_things_alone_are_left_out():
-    model = _model(9)
-    model.sigmas["4"] = 0.2
-    model.sigmas["6"] = float("nan")
-    left, lost = sfm.without_uncertain(model)
-    assert lost == ["4", "6"]
-    assert set(left.poses) == set(left.cameras) == set("0123578")
-    # A short walk: all frames are placed less well, and none of them may be anywhere.
-    short = replace(model, sigmas=dict.fromkeys(model.poses, 0.2))
-    assert sfm.without_uncertain(short)[1] == []
 
 
 def test_found_poses_are_held_against_given_ones_after_one_similarity(made, tmp_path):
@@ -393,29 +379,68 @@ def test_the_help_names_the_defaults_that_hold(capsys):
     assert f"{config.camera_model} (default)" in text
 
 
-def test_frames_that_jump_away_and_back_are_left_out_and_a_part_far_off_is_told():
+def _carried(model, similarity, names=None):
+    """The model with the poses of ``names`` (all) carried elsewhere."""
+    poses = dict(model.poses)
+    for name in model.poses if names is None else names:
+        poses[name] = Pose(*similarity.apply(poses[name].position, poses[name].quaternion))
+    return replace(model, poses=poses)
+
+
+def test_two_reconstructions_agree_in_any_frame_and_unit_also_on_a_line():
+    line = _model(20)
+    again = _carried(line, Similarity(ELSEWHERE[1], ELSEWHERE[0], 0.3))
+    found = compared(2, [line], [again])
+    assert found.agreed == tuple(line.poses)
+    assert found.percent < 1e-9
+    assert found.degrees < 1e-5
+    found.check(20, 0.5)
+    assert set(found.trusted.poses) == set(line.poses)
+
+
+def test_what_two_reconstructions_place_otherwise_is_left_out_and_too_much_of_it_refused():
     model = _model(20)
     names = list(model.poses)
-    assert find_jumps(model, [names]) == ([], [])
+    part = Similarity(np.array((1.0, 0, 0)), Rotation.identity(), 1.2)
+    found = compared(2, [model], [_carried(model, part, names[16:])])
+    assert set(names[:16]) <= set(found.agreed)
+    assert {"18", "19"} <= set(found.disagreeing)
+    assert set(found.trusted.poses) == set(found.trusted.cameras) == set(found.agreed)
+    found.check(20, 0.5)
+    turned = Similarity(np.zeros(3), Rotation.from_rotvec((0, 0.2, 0)), 1.0)
+    found = compared(2, [model], [_carried(model, turned, names[11:])])
+    assert found.agreed == tuple(names[:11])
+    with pytest.raises(DatasetError, match="only 11 of 20 frames into the same places"):
+        found.check(20, 0.5)
 
-    def moved(which, metres=60.0):
-        poses = {
-            name: replace(pose, position=pose.position + metres * (name in which))
-            for name, pose in model.poses.items()
-        }
-        return replace(model, poses=poses)
 
-    strays, jumps = find_jumps(moved(names[4:7]), [names])
-    assert (strays, jumps) == (names[4:7], [])
-    (said,) = notes_on_left_out([], strays, jumps)
-    assert "3 frames are left out, since the camera would have jumped" in said
-    # A gap in the recording is no stray, even if the camera then comes a little nearer.
-    assert find_jumps(moved(names[5:], 7.0), [names])[0] == []
-    strays, jumps = find_jumps(moved(names[7:]), [names])
-    assert strays == []
-    assert [(jump.before, jump.after) for jump in jumps] == [(names[6], names[7])]
-    (said,) = notes_on_left_out([], strays, jumps)
-    assert f"from {names[6]} to {names[7]}" in said
+def test_a_third_reconstruction_decides_and_the_two_that_agree_are_taken():
+    model = _model(20)
+    wrong = _carried(
+        model, Similarity(np.zeros(3), Rotation.identity(), 2.0), list(model.poses)[9:]
+    )
+    runs = [[wrong], [model], [model.without("7")]]
+    begun = []
+
+    def reconstruct(run):
+        begun.append(run)
+        return runs[run]
+
+    found = agree(reconstruct)
+    assert begun == [0, 1, 2]
+    assert found.models[0] is model
+    assert found.disagreeing == ("7",)
+    begun.clear()
+    runs = [[model], [model]]
+    assert agree(reconstruct).agreed == tuple(model.poses)
+    assert begun == [0, 1]
+    # Nothing to begin with is told at once; too few frames are refused without another try.
+    begun.clear()
+    runs = [[]]
+    assert agree(reconstruct) is None
+    runs = [[_model(7)]]
+    assert not agree(reconstruct).agreed
+    assert begun == [0, 0]
 
 
 def test_matches_vote_for_the_focal_length():

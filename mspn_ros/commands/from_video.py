@@ -155,6 +155,12 @@ def show_summary(summary: dict[str, Any], remarks: tuple[str, ...]) -> None:
             f"{summary['posed']} of {summary['frames']} frames "
             f"({summary['posed'] / summary['frames']:.0%})",
         ),
+        (
+            "agreement",
+            f"two of {summary['reconstructions']} reconstructions differ by "
+            f"{summary['difference_percent']:.2f} % of the extent and "
+            f"{summary['difference_deg']:.2f} degrees (medians)",
+        ),
         ("splits", f"{summary['train']} train, {summary['test']} test"),
         ("reprojection", f"{summary['reprojection_error_px']:.2f} px (mean)"),
         (

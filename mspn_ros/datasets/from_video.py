@@ -28,10 +28,10 @@ from mspn_ros.datasets.nerfstudio_writer import (
     write_nerfstudio,
 )
 from mspn_ros.datasets.sfm import Progress, Reconstruction
+from mspn_ros.datasets.sfm_agreement import agree
 from mspn_ros.datasets.sfm_frames import KeptFrame, keep_frames
-from mspn_ros.datasets.sfm_jumps import find_jumps
 from mspn_ros.datasets.sfm_scale import KnownDistance, PlacedFrame, Placement
-from mspn_ros.datasets.sfm_summary import notes_of, notes_on_left_out, summary_of
+from mspn_ros.datasets.sfm_summary import notes_of, summary_of
 from mspn_ros.datasets.video_frames import Sources
 from mspn_ros.records import Array, DatasetError, Pose, unit_name
 
@@ -134,26 +134,26 @@ def make_dataset(
         began = time.monotonic()
         kept, notes = keep_frames(sources, work, config, progress)
         chosen_s = time.monotonic() - began
-        models = _reconstruct(kept, work, config, progress)
-        if not models:
+        agreement = agree(lambda run: _reconstruct(kept, work, config, run, progress))
+        if agreement is None:
             raise DatasetError(_why_nothing(work, len(kept)))
-        model, left_out = _trusted(models[0], kept)
+        models, model = agreement.models, agreement.trusted
         splits = _splits(kept, len(sources.train), config.test_share, bool(sources.test))
         try:
             sfm.check_usable(models[0], len(kept), config.min_registered)
-            sfm.check_usable(model, len(kept), config.min_registered)
+            agreement.check(len(kept), config.min_registered)
             _check_passes(kept, model, sources)
         except DatasetError as error:
             picture = _draw_refused(draw, models[0], splits, work)
             raise DatasetError(f"{_only_turned(work) or error}{picture}") from error
         placement = _place(kept, model, sources, config)
         frames = [frame for frame in kept if frame.written in model.poses]
-        summary = summary_of(sources, config, kept, [model, *models[1:]], placement, splits)
+        summary = summary_of(sources, config, kept, agreement, placement, splits)
         summary["seconds"] = {
             "frames": round(chosen_s, 1),
             "all": round(time.monotonic() - began, 1),
         }
-        notes += [*left_out, *notes_of(kept, models, splits)]
+        notes += notes_of(kept, agreement, splits)
         _write(folder, work, frames, model, placement, splits)
         if draw is not None:
             view = _view(model, placement.similarity, splits, placement.metres_per_unit, out.name)
@@ -163,7 +163,11 @@ def make_dataset(
 
 
 def _reconstruct(
-    kept: Sequence[KeptFrame], work: Path, config: FromVideoConfig, progress: Progress | None
+    kept: Sequence[KeptFrame],
+    work: Path,
+    config: FromVideoConfig,
+    run: int,
+    progress: Progress | None,
 ) -> list[Reconstruction]:
     groups: dict[tuple[Any, ...], list[KeptFrame]] = {}
     for frame in kept:
@@ -180,28 +184,18 @@ def _reconstruct(
         )
         for members in groups.values()
     ]
+    count = 1 + max(frame.source for frame in kept)
+    passes = [[frame.written for frame in kept if frame.source == k] for k in range(count)]
     return sfm.reconstruct(
         work,
         work / "images",
         cameras,
-        _passes(kept),
+        passes,
         features=config.features,
         threads=config.threads,
+        run=run,
         progress=progress,
     )
-
-
-def _passes(kept: Sequence[KeptFrame]) -> list[list[str]]:
-    """Names in recording order, pass by pass."""
-    count = 1 + max(frame.source for frame in kept)
-    return [[frame.written for frame in kept if frame.source == k] for k in range(count)]
-
-
-def _trusted(found: Reconstruction, kept: Sequence[KeptFrame]) -> tuple[Reconstruction, list[str]]:
-    """What may be learned from: without frames that are placed wrongly; what was left out."""
-    model, uncertain = sfm.without_uncertain(found)
-    strays, jumps = find_jumps(model, _passes(kept))
-    return model.without(strays), notes_on_left_out(uncertain, strays, jumps)
 
 
 def _why_nothing(work: Path, images: int) -> str:

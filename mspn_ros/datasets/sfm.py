@@ -34,10 +34,6 @@ MOST_ERROR_PX = 2.0
 LEAST_ANGLE_DEG = 2.0
 # The cameras' extent against the median distance of what they see.
 LEAST_EXTENT = 0.05
-# How far off a frame may be where its points are a pixel off: of the cameras' median distance from
-# their middle, or else in medians of all frames, since a short walk places all of them less well
-# (docs/experiments.md, section 14).
-MOST_SIGMA, MOST_SIGMA_OF_USUAL = 0.01, 8.0
 # Focal length by the longer side: 11 to 125 degrees of view.
 FOCAL_RANGE = (0.26, 5.0)
 
@@ -73,7 +69,6 @@ class Reconstruction:
 
     ``poses`` and ``cameras`` are by image name. ``points_N3`` have ``colours_N3`` (uint8), mean
     reprojection errors, numbers of images that see them, and the widest angle between those.
-    ``sigmas`` are by image name: how far off its centre is where its points are a pixel off.
     """
 
     poses: dict[str, Pose]
@@ -83,7 +78,6 @@ class Reconstruction:
     errors_px_N: Array
     track_lengths_N: Array
     angles_deg_N: Array
-    sigmas: dict[str, float]
 
     @property
     def centres(self) -> Array:
@@ -138,11 +132,13 @@ def reconstruct(
     *,
     features: int,
     threads: int,
+    run: int = 0,
     progress: Progress | None = None,
 ) -> list[Reconstruction]:
     """The models of ``images``, the one with most images first; none where nothing fits together.
 
-    ``passes`` are names in recording order. What ``work`` holds of the same task is used again.
+    ``passes`` are names in recording order. Each ``run`` reconstructs anew, with random numbers of
+    its own, from the matches of the first. What ``work`` holds of the same task is used again.
     ``progress`` is called with (step, done, total).
 
     Raises:
@@ -158,33 +154,20 @@ def reconstruct(
         ],
         "passes": [list(one) for one in passes],
         "features": features,
-        "seed": 0,
     }
-    finished = work / "finished.json"
+    finished = work / f"finished-{run}.json"
     if _read_json(finished) != task:
         finished.unlink(missing_ok=True)
         if _read_json(work / "features.json") != task:
             # Of other images or cameras: nothing of it may be taken for these.
             (work / "features.db").unlink(missing_ok=True)
             (work / "features.json").write_text(json.dumps(task), encoding="utf-8")
-        (work / "task.json").write_text(json.dumps(task | {"threads": threads}), encoding="utf-8")
+        told = task | {"threads": threads, "run": run}
+        (work / "task.json").write_text(json.dumps(told), encoding="utf-8")
         _run_process(work, progress)
         finished.write_text(json.dumps(task), encoding="utf-8")
-    models = sorted(work.glob("model-*.npz"), key=lambda path: int(path.stem.split("-")[1]))
+    models = sorted(work.glob(f"model-{run}-*.npz"), key=lambda path: int(path.stem.split("-")[2]))
     return [_load(path) for path in models]
-
-
-def without_uncertain(model: Reconstruction) -> tuple[Reconstruction, list[str]]:
-    """The model without frames that may be anywhere, and their names.
-
-    Their reprojection errors are small: who sees far things alone sees them alike from elsewhere.
-    """
-    middle = np.median(model.centres, axis=0)
-    reach = float(np.median(np.linalg.norm(model.centres - middle, axis=1)))
-    usual = float(np.nanmedian([model.sigmas[name] for name in model.poses]))
-    most = max(MOST_SIGMA * reach, MOST_SIGMA_OF_USUAL * usual)
-    lost = [name for name in model.poses if not model.sigmas[name] <= most]
-    return model.without(lost), lost
 
 
 def check_usable(model: Reconstruction, images: int, least_share: float) -> None:
@@ -301,7 +284,6 @@ def _load(path: Path) -> Reconstruction:
         values["errors_px"],
         values["track_lengths"],
         values["angles_deg"],
-        dict(zip(names, values["sigmas"].tolist(), strict=True)),
     )
 
 

@@ -115,7 +115,7 @@ def _prepare(work: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     marker.unlink(missing_ok=True)
     for name in ("images", "models"):
         shutil.rmtree(work / name, ignore_errors=True)
-    for path in (*work.glob("model-*.npz"), *work.glob("*.db"), work / "finished.json"):
+    for path in (*work.glob("model-*.npz"), *work.glob("*.db"), *work.glob("finished-*.json")):
         path.unlink(missing_ok=True)
     return None
 

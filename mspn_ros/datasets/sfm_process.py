@@ -5,8 +5,8 @@
 Its own, because native code that meets a stranger's files may end the process that it runs in,
 prints to stdout and stderr as it likes, and brings another OpenMP than torch's. It is run as a
 file (``SCRIPT WORK``), so that it imports neither torch nor this package. ``WORK/task.json`` says
-what to do; ``WORK/model-K.npz`` are the reconstructions, largest first. Each line on stdout is a
-JSON object: ``{"step", "done", "total"}``, or ``{"error"}`` for the user before exit code 3.
+what to do; ``WORK/model-RUN-K.npz`` are the models, largest first. Each line on stdout is a JSON
+object: ``{"step", "done", "total"}``, or ``{"error"}`` for the user before exit code 3.
 """
 
 from __future__ import annotations
@@ -65,15 +65,17 @@ def main(work: Path) -> int:
         talk.say(error=f"pycolmap cannot be loaded ({error}); run: pip install mspn_ros[sfm]")
         return USER_ERROR
     task = json.loads((work / "task.json").read_text(encoding="utf-8"))
-    pycolmap.set_random_seed(task["seed"])
-    for path in work.glob("model-*.npz"):
+    run = task["run"]
+    pycolmap.set_random_seed(run)
+    for path in work.glob(f"model-{run}-*.npz"):
         path.unlink()
     database = work / "features.db"
-    _extract(pycolmap, task, database, talk)
-    _match(pycolmap, task, database, work / "pairs.txt", talk)
+    if run == 0:
+        _extract(pycolmap, task, database, talk)
+        _match(pycolmap, task, database, work / "pairs.txt", talk)
     models = _map(pycolmap, task, work, talk)
     for number, model in enumerate(models):
-        _save(model, work / f"model-{number}.npz")
+        _save(model, work / f"model-{run}-{number}.npz")
     return 0
 
 
@@ -320,7 +322,7 @@ def _verify(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> Non
         database.clear_two_view_geometries()
     pairs = [pycolmap.pair_id_to_image_pair(pair) for pair in ids]
     options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.random_seed = task["seed"]
+    options.ransac.random_seed = task["run"]
     for start in range(0, len(pairs), _BATCH_VERIFIED):
         batch = pairs[start : start + _BATCH_VERIFIED]
         list_path.write_text("".join(f"{names[a]} {names[b]}\n" for a, b in batch))
@@ -337,7 +339,7 @@ def _map_once(
     models.mkdir()
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = task["threads"]
-    options.random_seed = task["seed"]
+    options.random_seed = task["run"]
     options.max_num_models = _MOST_MODELS
     options.min_model_size = 3
     placed = 2
@@ -369,7 +371,6 @@ def _save(model: Any, path: Path) -> None:
         path,
         names=np.array([image.name for image in images], np.str_),
         poses=poses,
-        sigmas=np.array([_position_sigma(model, image) for image in images]),
         camera_of=np.array([camera_ids.index(image.camera_id) for image in images]),
         camera_models=np.array([camera.model.name for camera in cameras], np.str_),
         camera_sizes=np.array([(camera.width, camera.height) for camera in cameras]),
@@ -380,27 +381,6 @@ def _save(model: Any, path: Path) -> None:
         track_lengths=np.array([point.track.length() for point in points]),
         angles_deg=np.array([_widest(point, centres) for point in points]),
     )
-
-
-def _position_sigma(model: Any, image: Any) -> float:
-    """How far off the centre is where points are a pixel off, in units of the reconstruction.
-
-    Points are held: what remains is whether near ones are seen. Rotation and position of a camera
-    that sees far things alone can hardly be told apart.
-    """
-    seen = [point.point3D_id for point in image.points2D if point.has_point3D()]
-    away = np.array([model.points3D[k].xyz for k in seen]) - image.projection_center()
-    distances = np.maximum(np.linalg.norm(away, axis=1), 1e-9)
-    x, y, z = rays = (away / distances[:, None]).T
-    unit = float(np.median(distances))
-    across = np.eye(3) - rays.T[:, :, None] * rays.T[:, None, :]
-    zero = np.zeros_like(x)
-    turned = np.stack((zero, -z, y, z, zero, -x, -y, x, zero), 1).reshape(-1, 3, 3)
-    # Of a ray by the centre (in median distances) and by a small rotation; pixels.
-    slopes = np.concatenate((across * (unit / distances)[:, None, None], turned), axis=2)
-    slopes *= model.cameras[image.camera_id].mean_focal_length()
-    known = np.einsum("nij,nik->jk", slopes, slopes) + 1e-9 * np.eye(6)
-    return unit * float(np.sqrt(np.trace(np.linalg.inv(known)[:3, :3])))
 
 
 def _padded(parameters: Any) -> list[float]:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import mspn_ros
 from mspn_ros.datasets import sfm
-from mspn_ros.datasets.sfm import Reconstruction
+from mspn_ros.datasets.sfm_agreement import Agreement
 from mspn_ros.datasets.sfm_frames import KeptFrame
-from mspn_ros.datasets.sfm_jumps import Jump
 from mspn_ros.datasets.sfm_scale import Placement
 from mspn_ros.datasets.video_frames import Sources
 from mspn_ros.records import listing
@@ -25,12 +24,12 @@ def summary_of(
     sources: Sources,
     config: FromVideoConfig,
     kept: Sequence[KeptFrame],
-    models: Sequence[Reconstruction],
+    agreement: Agreement,
     placement: Placement,
     splits: dict[str, str],
 ) -> dict[str, Any]:
     """What was made of what, for provenance.json; ``splits`` are by written name."""
-    model = models[0]
+    model = agreement.trusted
     passes = []
     for number, source in enumerate((*sources.train, *sources.test)):
         frames = [frame for frame in kept if frame.source == number]
@@ -49,7 +48,11 @@ def summary_of(
         "train": used.count("train"),
         "test": used.count("test"),
         **model.figures(),
-        "other_models": [len(other.poses) for other in models[1:]],
+        "reconstructions": agreement.runs,
+        "disagreeing": len(agreement.disagreeing),
+        "difference_percent": agreement.percent,
+        "difference_deg": agreement.degrees,
+        "other_models": [len(other.poses) for other in agreement.models[1:]],
         "cameras": len(set(model.cameras.values())),
         "focal_px": camera.fx,
         "image_size": [camera.width, camera.height],
@@ -66,43 +69,23 @@ def summary_of(
     }
 
 
-def notes_on_left_out(
-    uncertain: Sequence[str], strays: Sequence[str], jumps: Sequence[Jump]
-) -> list[str]:
-    """Sentences about frames that are placed wrongly, which no reprojection error shows."""
-    notes = []
-    if uncertain:
-        notes.append(
-            f"{len(uncertain)} frames see only things so far away that they may be anywhere, and "
-            f"are left out: {listing(uncertain)}"
-        )
-    if strays:
-        notes.append(
-            f"{len(strays)} frames are left out, since the camera would have jumped to them and "
-            f"back: {listing(strays)}"
-        )
-    if jumps:
-        worst = max(jumps, key=lambda jump: jump.times)
-        notes.append(
-            f"{len(jumps)} jumps between frames that follow each other, the largest "
-            f"{worst.times:.0f} times the usual step, from {worst.before} to {worst.after}: if "
-            "these were not taken far apart, part of the reconstruction is wrong; look at the "
-            "picture"
-        )
-    return notes
-
-
 def notes_of(
     kept: Sequence[KeptFrame],
-    models: Sequence[Reconstruction],
+    agreement: Agreement,
     splits: dict[str, str],
 ) -> list[str]:
     """Sentences about frames that are not in the dataset."""
     notes = []
+    models = agreement.models
     lost = [frame.written for frame in kept if frame.written not in models[0].poses]
     if lost:
         notes.append(f"{len(lost)} frames found no place and are left out: {listing(lost)}")
-    between = sum(not splits[name] for name in models[0].poses)
+    if agreement.disagreeing:
+        notes.append(
+            f"{len(agreement.disagreeing)} frames are left out, since two reconstructions do not "
+            f"agree on where they are: {listing(agreement.disagreeing)}"
+        )
+    between = sum(not splits[name] for name in agreement.agreed)
     if between:
         notes.append(f"{between} frames beside the held-out blocks are left out")
     if "test" not in splits.values():
