@@ -199,6 +199,45 @@ def test_what_is_no_recording_is_refused(name, expected, tmp_path, capsys):
     assert expected in refused(capsys, tmp_path / "out", tmp_path / name, "--min-motion", "0")
 
 
+def test_a_folder_of_others_is_never_emptied(tmp_path, capsys):
+    photos, work = tmp_path / "photos", tmp_path / "project"
+    photos.mkdir()
+    (work / "images").mkdir(parents=True)
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(photos / "a.jpg")
+    mine = work / "images/mine.jpg", work / "database.db", work / "frames.json"
+    for path in mine:
+        path.write_text("[1]")
+    message = refused(capsys, tmp_path / "out", photos, "--work", work)
+    assert "no work folder of this command" in message
+    assert all(path.read_text() == "[1]" for path in mine)
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "expected"),
+    [
+        ("hall", ("--work", "hall/work"), "lies in --out"),
+        ("hall", ("--test", "walk.mp4"), "given twice"),
+        ("hall", ("~nobody_at_all/walk.mp4",), "no such user"),
+        ("hall", (b"w\xe9.mp4".decode("utf-8", "surrogateescape"),), "its name is no UTF-8"),
+        (b"h\xe9".decode("utf-8", "surrogateescape"), (), "its name is no UTF-8"),
+    ],
+)
+def test_paths_that_cannot_be_are_refused_before_any_work(
+    out, more, expected, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("pycolmap")
+    monkeypatch.chdir(tmp_path)
+    vf.write_video(tmp_path / "walk.mp4", [np.zeros((48, 64, 3), np.uint8)] * 3)
+    assert expected in refused(capsys, tmp_path / out, "walk.mp4", *more)
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(made, tmp_path, capsys):
+    folder, _, arguments = made
+    out = tmp_path / "hall[old]$a$"
+    assert run(out, *arguments, "--work", folder / "out.sfm") == 0
+    assert f"dataset: {out}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -275,6 +314,21 @@ def _placed(positions):
     ]
 
 
+def test_a_time_that_no_frame_is_near_to_is_refused_and_the_frames_taken_are_told():
+    frames = [
+        replace(frame, stamp_s=2.0 * i)
+        for i, frame in enumerate(_placed([(float(i), 0, 0) for i in range(5)]))
+    ]
+    found = sfm_scale.by_distances(frames, [sfm_scale.KnownDistance("0.1s", "8.3s", 12.0)])
+    assert found.similarity.scale == pytest.approx(3)
+    assert "0.00s to 8.00s" in found.source
+    for text in ("9999s", "3.1s"):
+        with pytest.raises(DatasetError, match=r"no frame with a pose is within 0\.5 s of"):
+            sfm_scale.by_distances(frames, [sfm_scale.KnownDistance("0s", text, 12.0)])
+    with pytest.raises(DatasetError, match="no distance"):
+        sfm_scale.KnownDistance.parse("a", "b", "1e308")
+
+
 def test_positions_on_one_line_or_of_other_frames_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     positions = tmp_path / "positions.csv"
@@ -289,7 +343,7 @@ def test_positions_on_one_line_or_of_other_frames_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="they are not of these frames"):
         sfm_scale.by_positions(own, positions)
     positions.write_text("0.jpg 1 2 nan\n1.jpg 1 2")
-    with pytest.raises(DatasetError, match=r"line 1: a number is not finite|line 2: 3 fields"):
+    with pytest.raises(DatasetError, match=r"line 1: no position, '0\.jpg 1 2 nan'"):
         sfm_scale.by_positions(_placed(on_line), positions)
 
 

@@ -263,6 +263,34 @@ def test_copies_and_bad_images_are_found(copied):
     assert list_findings(copied, checks)[0].severity == "problem"
 
 
+def test_images_without_a_camera_are_said_to_be_unchecked(room):
+    blind = moved(room, lambda i, f: replace(f, intrinsics=None))
+    checks = replace(without_pixels(blind), conventions=())
+    assert kinds(blind, checks)["no_intrinsics"].place == "50 frames"
+
+
+def test_a_scene_of_broken_images_and_one_of_huge_positions_are_told(copied, tmp_path, capsys):
+    root, out = copied.root, tmp_path / "out"
+    poses = sorted(root.rglob("*.pose.txt"))[3]
+    poses.write_text(poses.read_text().replace(poses.read_text().split()[3], "1e200", 1))
+    assert main(["inspect", str(root), "--headers-only", "--output", str(out)]) == 0
+    assert json.loads((out / "inspect.json").read_text())
+    for frame in copied.frames:
+        frame.image_path.write_bytes(frame.image_path.read_bytes()[:200])
+    capsys.readouterr()
+    assert main(["inspect", str(root), "--output", str(out)]) == 1
+    assert "none of 30 images can be decoded" in capsys.readouterr().err
+
+
+def test_jumps_are_found_whatever_unit_stamps_are_in(room):
+    def change(i, frame):
+        moved_on = shifted(frame, [9.0, 0, 0]) if i >= 20 else frame
+        return replace(moved_on, stamp_s=1.7e18 + i * 1e8, sequence="walk", split="train")
+
+    scene = moved(room, change)
+    assert room.frames[20].name in kinds(scene, without_pixels(scene))["jumps"].place
+
+
 def test_names_from_files_are_escaped_in_the_page(room, tmp_path):
     evil = "<script>alert(1)</script>"
     frame = replace(shifted(room.frames[45], [0, 0, 50.0]), name=f"{evil}.png")

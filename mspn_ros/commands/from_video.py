@@ -11,6 +11,8 @@ from typing import Any
 
 from mspn_ros.terminal import console, notes, progress_bar
 
+# Names of files may look like rich's markup, and are never broken.
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 TEXT = (
     "Make a dataset of videos or photos of a place: frames are chosen, their poses found by "
     "structure from motion (extra sfm), scaled, and written in nerfstudio's format."
@@ -93,7 +95,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--separate-cameras",
         action="store_true",
         default=None,
-        help="each pass was taken by a camera of its own; else images of one size share one",
+        help="each pass was taken by a camera of its own; else images of one size "
+        "(and one EXIF focal length) share one",
     )
     frames.add_argument(
         "--features", type=int, help="SIFT keypoints of an image, at most (default 4096)"
@@ -138,10 +141,8 @@ def from_video(arguments: argparse.Namespace) -> int:
     show_summary(result.summary, result.notes)
     if arguments.json is not None:
         write_json(arguments.json, result.summary)
-    notes.print(
-        f"kept for another try with other options: {result.work}", highlight=False, soft_wrap=True
-    )
-    console.print(f"dataset: {result.out}", highlight=False, soft_wrap=True)
+    notes.print(f"kept for another try with other options: {result.work}", **_PLAIN)
+    console.print(f"dataset: {result.out}", **_PLAIN)
     return 0
 
 
@@ -176,4 +177,4 @@ def show_summary(summary: dict[str, Any], remarks: tuple[str, ...]) -> None:
         ("seconds", f"{summary['seconds']['all']:.0f}"),
     ]
     for key, value in [*rows, *(("note", remark) for remark in remarks)]:
-        console.print(f"{key:>16}  {value}", highlight=False, soft_wrap=True)
+        console.print(f"{key:>16}  {value}", **_PLAIN)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mspn_ros.paths import make_folder
+from mspn_ros.records import DatasetError
 from mspn_ros.terminal import console, notes, progress_bar
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from mspn_ros.datasets import verify_images
     from mspn_ros.evaluation.answers import write_json
     from mspn_ros.evaluation.findings import by_severity, list_findings
-    from mspn_ros.evaluation.inspection import draw_top_view, inspect_scene
+    from mspn_ros.evaluation.inspection import draw_top_view, finite, inspect_scene
     from mspn_ros.evaluation.inspection_report import InspectedScene, write_inspection_report
     from mspn_ros.evaluation.scene_checks import check_scene
 
@@ -33,6 +34,13 @@ def inspect(arguments: argparse.Namespace) -> int:
     if not arguments.headers_only:
         with progress_bar("decoding images") as update:
             scenes = [verify_images(scene, update) for scene in scenes]
+    for scene in scenes:
+        if not scene.frames:
+            first = scene.bad[0]
+            raise DatasetError(
+                f"{scene.root}: none of {len(scene.bad)} images can be decoded; the first is "
+                f"{first.name}: {first.reason}. Check that the files are whole"
+            )
     done = []
     for scene in scenes:
         inspection = inspect_scene(scene)
@@ -45,18 +53,20 @@ def inspect(arguments: argparse.Namespace) -> int:
     draw_top_view(scenes, picture)
     write_json(
         arguments.json or output / "inspect.json",
-        [
-            {
-                **one.inspection.to_json(),
-                "findings": [asdict(finding) for finding in one.findings],
-                "checks": one.checks.to_json(one.scene),
-            }
-            for one in done
-        ],
+        finite(
+            [
+                {
+                    **one.inspection.to_json(),
+                    "findings": [asdict(finding) for finding in one.findings],
+                    "checks": one.checks.to_json(one.scene),
+                }
+                for one in done
+            ]
+        ),
     )
     report = write_inspection_report(output / "report.html", done)
-    notes.print(f"top view: {picture}")
-    notes.print(f"report: {report}")
+    notes.print(f"top view: {picture}", markup=False)
+    notes.print(f"report: {report}", markup=False)
     return 0
 
 
@@ -78,16 +88,20 @@ def _show_scene(scene: dict[str, Any]) -> None:
     console.rule(scene["scene"], align="left")
     for key, value in scene.items():
         if key not in ("scene", "bad", "notes"):
-            console.print(f"{key.replace('_', ' '):>16}  {_text(value)}", highlight=False)
+            _line(key.replace("_", " "), _text(value))
     for note in scene["notes"]:
-        console.print(f"{'note':>16}  {note}", highlight=False)
+        _line("note", note)
     for group in scene["bad"]:
         names = group["names"]
         listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-        text = f"{len(names)}: {group['reason']}: {listed}"
-        console.print(f"{'bad frames':>16}  {text}", style="yellow", highlight=False)
+        _line("bad frames", f"{len(names)}: {group['reason']}: {listed}", style="yellow")
     if not scene["bad"]:
-        console.print(f"{'bad frames':>16}  none", highlight=False)
+        _line("bad frames", "none")
+
+
+def _line(title: str, text: str, style: str | None = None) -> None:
+    # Names of files may look like rich's markup.
+    console.print(f"{title:>16}  {text}", style=style, markup=False, highlight=False)
 
 
 def _show_findings(found: Sequence[Finding]) -> None:

@@ -130,7 +130,8 @@ def _from_video(scenes: Sequence[Any], output: Path, text: list[str]) -> list[di
     print_table(title, HEADER, rows)
     for one in found:
         if one.refused:
-            console.print(f"{one.scene}: {one.refused}", highlight=False, soft_wrap=True)
+            text_of = f"{one.scene}: {one.refused}"
+            console.print(text_of, markup=False, highlight=False, soft_wrap=True)
     text.append(f"### {title}\n\n{markdown_table(HEADER, rows)}")
     return [one.to_json() for one in found]
 

@@ -48,11 +48,10 @@ class MotionMeter:
         self._origin = np.zeros((0, 1, 2), np.float32)
         self._points = self._origin
         self._base = 0.0
-        self.jumps = 0
 
     def measure(self, index: int, image: ImageHW3) -> Measured:
         """The next frame, (H, W, 3) RGB."""
-        small = cv2.cvtColor(_shrunk(image, _FLOW_SIDE), cv2.COLOR_RGB2GRAY)
+        small = cv2.cvtColor(shrunk(image, _FLOW_SIDE), cv2.COLOR_RGB2GRAY)
         if self._before is None or self._before.shape != small.shape:
             self._restart(small, 0.0 if self._before is None else _UNKNOWN_MOTION)
             motion = 0.0
@@ -72,7 +71,6 @@ class MotionMeter:
         )
         kept = found.ravel() == 1
         if kept.mean() < _LEAST_TRACKED:
-            self.jumps += 1
             self._restart(small, _UNKNOWN_MOTION)
             return 0.0
         self._origin, self._points = self._origin[kept], points[kept]
@@ -122,7 +120,7 @@ def _sharpest(frames: Sequence[Measured], place: Array, members: npt.NDArray[np.
     return best
 
 
-def _shrunk(image: ImageHW3, side: int) -> ImageHW3:
+def shrunk(image: ImageHW3, side: int) -> ImageHW3:
     """The image with a longer side of at most ``side`` pixels."""
     longer = max(image.shape[:2])
     if longer <= side:

@@ -28,11 +28,11 @@ from mspn_ros.datasets.nerfstudio_writer import (
     write_nerfstudio,
 )
 from mspn_ros.datasets.sfm import Progress, Reconstruction
-from mspn_ros.datasets.sfm_agreement import agree
-from mspn_ros.datasets.sfm_frames import KeptFrame, keep_frames
+from mspn_ros.datasets.sfm_agreement import Agreement, agree
+from mspn_ros.datasets.sfm_frames import KeptFrame, keep_frames, working_in
 from mspn_ros.datasets.sfm_scale import KnownDistance, PlacedFrame, Placement
 from mspn_ros.datasets.sfm_summary import notes_of, summary_of
-from mspn_ros.datasets.video_frames import Sources
+from mspn_ros.datasets.video_frames import Sources, plain_path
 from mspn_ros.records import Array, DatasetError, Pose, unit_name
 
 PICTURE = "reconstruction.png"
@@ -70,6 +70,7 @@ class FromVideoConfig:
             ("features", 100, 20_000),
             ("test_share", 0, 0.5),
             ("min_registered", 0, 1),
+            ("threads", -1, 1024),
         )
         for name, low, high in limits:
             value = getattr(self, name)
@@ -125,27 +126,30 @@ def make_dataset(
 
     Raises:
         DatasetError: a source, a setting or the reconstruction is unusable; ``out`` is not there
-            then. See :func:`sfm.check_usable` for what is refused.
+            then. See :func:`sfm.check_usable` and :meth:`Agreement.check` for what is refused.
     """
     sfm.require_pycolmap()
-    out = out.expanduser().absolute()
-    work = out.with_name(out.name + ".sfm") if work is None else work.expanduser().absolute()
+    out = plain_path(out)
+    work = plain_path(out.parent / f"{out.name or 'root'}.sfm" if work is None else work)
+    if out == work or out in work.parents:
+        raise DatasetError(
+            f"--work {work}: lies in --out, which is moved there whole; name another"
+        )
     with new_dataset(out) as folder:
         began = time.monotonic()
         kept, notes = keep_frames(sources, work, config, progress)
         chosen_s = time.monotonic() - began
-        agreement = agree(lambda run: _reconstruct(kept, work, config, run, progress))
+        with working_in(work):
+            agreement = agree(lambda run: _reconstruct(kept, work, config, run, progress))
         if agreement is None:
             raise DatasetError(_why_nothing(work, len(kept)))
         models, model = agreement.models, agreement.trusted
         splits = _splits(kept, len(sources.train), config.test_share, bool(sources.test))
         try:
-            sfm.check_usable(models[0], len(kept), config.min_registered)
-            agreement.check(len(kept), config.min_registered)
-            _check_passes(kept, model, sources)
+            _check(kept, agreement, sources, splits, work, config.min_registered)
         except DatasetError as error:
             picture = _draw_refused(draw, models[0], splits, work)
-            raise DatasetError(f"{_only_turned(work) or error}{picture}") from error
+            raise DatasetError(f"{error}{picture}") from error
         placement = _place(kept, model, sources, config)
         frames = [frame for frame in kept if frame.written in model.poses]
         summary = summary_of(sources, config, kept, agreement, placement, splits)
@@ -154,7 +158,8 @@ def make_dataset(
             "all": round(time.monotonic() - began, 1),
         }
         notes += notes_of(kept, agreement, splits)
-        _write(folder, work, frames, model, placement, splits)
+        with working_in(work):
+            _write(folder, work, frames, model, placement, splits)
         if draw is not None:
             view = _view(model, placement.similarity, splits, placement.metres_per_unit, out.name)
             draw(view, folder / PICTURE)
@@ -226,6 +231,25 @@ def _only_turned(work: Path) -> str:
     )
 
 
+def _check(
+    kept: Sequence[KeptFrame],
+    agreement: Agreement,
+    sources: Sources,
+    splits: dict[str, str],
+    work: Path,
+    least_share: float,
+) -> None:
+    """Refuse what would teach wrong poses, or nothing."""
+    try:
+        sfm.check_usable(agreement.models[0], len(kept), least_share)
+    except DatasetError as error:
+        raise DatasetError(_only_turned(work) or str(error)) from error
+    agreement.check(len(kept), least_share)
+    _check_passes(kept, agreement.trusted, sources)
+    if "train" not in {splits[name] for name in agreement.agreed}:
+        raise DatasetError("no frame for training has a pose; lower --test-share")
+
+
 def _check_passes(kept: Sequence[KeptFrame], model: Reconstruction, sources: Sources) -> None:
     for number, source in enumerate((*sources.train, *sources.test)):
         frames = [frame for frame in kept if frame.source == number]
@@ -255,6 +279,7 @@ def _placed_frames(
     kept: Sequence[KeptFrame], model: Reconstruction, sources: Sources
 ) -> list[PlacedFrame]:
     every = (*sources.train, *sources.test)
+    first_video = min((frame.source for frame in kept if frame.stamp_s is not None), default=-1)
     # A name that several frames have would be one of them by chance.
     counts: dict[str, int] = {}
     for frame in kept:
@@ -268,7 +293,7 @@ def _placed_frames(
                 frame.written,
                 f"{every[frame.source].name}/{frame.names[0]}",
             ),
-            frame.stamp_s if frame.source == 0 else None,
+            frame.stamp_s if frame.source == first_video else None,
             model.poses[frame.written],
         )
         for frame in kept

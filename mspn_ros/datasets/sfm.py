@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -257,8 +258,11 @@ def _run_process(work: Path, progress: Progress | None) -> None:
 
 
 def _load(path: Path) -> Reconstruction:
-    with np.load(path, allow_pickle=False) as stored:
-        values: dict[str, Any] = {key: stored[key] for key in stored.files}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            values: dict[str, Any] = {key: stored[key] for key in stored.files}
+    except (ValueError, BadZipFile, EOFError) as error:
+        raise DatasetError(f"{path}: is damaged ({error}); delete {path.parent}") from error
     cameras = [
         to_intrinsics(str(model), int(width), int(height), parameters)
         for model, (width, height), parameters in zip(

@@ -66,7 +66,8 @@ class Agreement:
                 f"{self.runs} reconstructions of the same images put only {len(self.agreed)} of "
                 f"{images} frames into the same places ({wanted:.0f} are needed): parts of the "
                 "recording hang together by too little. Record more slowly, sideways too, above "
-                "all where the way turns, and come back to where you were"
+                "all where the way turns, and come back to where you were; or lower "
+                "--min-registered if that part is enough"
             )
 
 

@@ -12,18 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 from PIL import Image
 
-from mspn_ros.datasets.frame_motion import MotionMeter, choose_frames
+from mspn_ros.datasets.frame_motion import MotionMeter, choose_frames, shrunk
 from mspn_ros.datasets.sfm import LEAST_IMAGES, Progress
 from mspn_ros.datasets.video_frames import Source, SourceFrame, Sources
-from mspn_ros.records import DatasetError, ImageHW3, listing
+from mspn_ros.records import DatasetError, listing
 
 if TYPE_CHECKING:
     from mspn_ros.datasets.from_video import FromVideoConfig
 
-_LIST = "frames.json"
+# Only a folder that has it is ever emptied.
+_LIST, _MARKER = "frames.json", "started"
 # Without EXIF: a photo's place and owner are nobody's business, and it is upright already.
 _JPEG_QUALITY = 95
 
@@ -57,7 +57,7 @@ def keep_frames(
         DatasetError: too few frames differ, a source is broken, or ``work`` cannot be used.
     """
     every = (*sources.train, *sources.test)
-    with _writing(work):
+    with working_in(work):
         key = {
             "sources": [[source.name, source.fingerprint()] for source in every],
             "max_frames": config.max_frames,
@@ -67,15 +67,14 @@ def keep_frames(
         }
         stored = _prepare(work, json.loads(json.dumps(key)))
         if stored is None:
-            kept: list[KeptFrame] = []
+            kept = []
             notes: list[str] = []
             for number, source in enumerate(every):
                 kept += _keep(source, number, work, config, notes, progress)
             content = {"key": key, "frames": [asdict(frame) for frame in kept], "notes": notes}
             (work / _LIST).write_text(json.dumps(content), encoding="utf-8")
         else:
-            frames, notes = stored["frames"], stored["notes"]
-            kept = [KeptFrame(**{**frame, "names": tuple(frame["names"])}) for frame in frames]
+            kept, notes = stored
     if len(kept) < LEAST_IMAGES:
         raise DatasetError(
             f"only {len(kept)} frames differ enough and {LEAST_IMAGES} are needed: "
@@ -86,7 +85,8 @@ def keep_frames(
 
 
 @contextmanager
-def _writing(work: Path) -> Iterator[None]:
+def working_in(work: Path) -> Iterator[None]:
+    """Tells trouble with files as that of the work folder."""
     try:
         yield
     except OSError as error:
@@ -96,26 +96,31 @@ def _writing(work: Path) -> Iterator[None]:
         ) from error
 
 
-def _prepare(work: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+def _prepare(work: Path, key: dict[str, Any]) -> tuple[list[KeptFrame], list[str]] | None:
     """What the work folder holds of the same frames; else it is emptied of its own files."""
     work.mkdir(parents=True, exist_ok=True)
+    if next(work.iterdir(), None) is not None and not (work / _MARKER).is_file():
+        raise DatasetError(
+            f"{work}: no work folder of this command, and not empty; name another --work"
+        )
     marker = work / _LIST
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
-        if content["key"] == key:
-            return dict(content)
-    except FileNotFoundError:
-        if next(work.iterdir(), None) is not None and not (work / "started").is_file():
-            raise DatasetError(
-                f"{work}: no work folder of this command, and not empty; name another --work"
-            ) from None
-    except (ValueError, KeyError, TypeError):
+        frames = [KeptFrame(**{**f, "names": tuple(f["names"])}) for f in content["frames"]]
+        whole = all((work / "images" / frame.written).is_file() for frame in frames)
+        if content["key"] == key and whole:
+            return frames, list(content["notes"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
-    (work / "started").touch()
+    (work / _MARKER).touch()
     marker.unlink(missing_ok=True)
     for name in ("images", "models"):
         shutil.rmtree(work / name, ignore_errors=True)
-    for path in (*work.glob("model-*.npz"), *work.glob("*.db"), *work.glob("finished-*.json")):
+    for path in (
+        *work.glob("model-*.npz"),
+        *work.glob("features.*"),
+        *work.glob("finished-*.json"),
+    ):
         path.unlink(missing_ok=True)
     return None
 
@@ -151,7 +156,7 @@ def _keep(
 def _write(
     frame: SourceFrame, number: int, folder: str, work: Path, config: FromVideoConfig
 ) -> KeptFrame:
-    image = _within(frame.image, config.max_side)
+    image = shrunk(frame.image, config.max_side)
     height, width = image.shape[:2]
     written = f"{folder}/{frame.name}.jpg"
     Image.fromarray(image).save(
@@ -162,13 +167,3 @@ def _write(
     # Of a video the written name is the only one; its origin, the time, is found as such.
     names = (f"{frame.name}.jpg",) if frame.stamp_s is not None else (frame.origin,)
     return KeptFrame(written, number, frame.origin, names, frame.stamp_s, width, height, focal)
-
-
-def _within(image: ImageHW3, side: int) -> ImageHW3:
-    """Shrunk to a longer side of at most ``side`` pixels."""
-    longer = max(image.shape[:2])
-    if longer <= side:
-        return image
-    height, width = (max(1, round(length * side / longer)) for length in image.shape[:2])
-    shrunk: ImageHW3 = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return shrunk

@@ -88,8 +88,9 @@ def _extract(pycolmap: Any, task: dict[str, Any], path: Path, talk: _Talk) -> No
     options.sift.max_num_features = task["features"]
     for group in task["groups"]:
         names = group["names"]
-        for start in range(0, len(names), _BATCH_IMAGES):
-            batch = names[start : start + _BATCH_IMAGES]
+        # The first alone: a run that was cut off within it has no camera that others would miss.
+        for start in (0, *range(1, len(names), _BATCH_IMAGES)):
+            batch = names[start : start + _BATCH_IMAGES] if start else names[:1]
             reader = pycolmap.ImageReaderOptions()
             reader.camera_model = group["model"]
             mode = pycolmap.CameraMode.SINGLE

@@ -23,6 +23,10 @@ from mspn_ros.records import Array, DatasetError, Pose, listing
 
 # Frames further in time than this from a given pose have none.
 MAX_STAMP_DIFFERENCE_S = 0.1
+# How far a frame may be from the time by which a user names it: half a metre at walking pace.
+MAX_NAMED_DIFFERENCE_S = 0.5
+# No place is larger than this.
+_MOST_METRES = 1e7
 # Positions that a fit leaves this far apart, as a share of their extent, are not of these frames.
 MOST_RESIDUAL = 0.1
 _TRIALS = 300
@@ -77,7 +81,7 @@ class KnownDistance:
             value = float(metres)
         except ValueError:
             value = math.nan
-        if not 0 < value < math.inf:
+        if not 0 < value < _MOST_METRES:
             raise DatasetError(f"--known-distance {metres!r} is no distance; give metres above 0")
         return cls(first, second, value)
 
@@ -105,7 +109,7 @@ def by_distances(frames: Sequence[PlacedFrame], known: Sequence[KnownDistance]) 
     Raises:
         DatasetError: a frame is none of these, or two frames are in one place.
     """
-    scales = []
+    scales, spans = [], []
     for distance in known:
         pair = [find_frame(frames, text) for text in (distance.first, distance.second)]
         length = float(np.linalg.norm(pair[0].pose.position - pair[1].pose.position))
@@ -116,13 +120,18 @@ def by_distances(frames: Sequence[PlacedFrame], known: Sequence[KnownDistance]) 
                 "one place; measure between frames that are far apart"
             )
         scales.append(distance.metres / length)
+        spans.append(" to ".join(_called(frame) for frame in pair))
     scale = float(np.median(scales))
     spread = max(abs(value / scale - 1) for value in scales)
-    figures = {"metres_per_sfm_unit": scale, "distances": len(scales), "largest_deviation": spread}
+    figures = {"metres_per_sfm_unit": scale, "distances": spans, "largest_deviation": spread}
     source = f"{len(scales)} known distances, which differ by up to {spread:.1%}"
     if len(scales) == 1:
-        source = f"one known distance of {known[0].metres:g} m"
+        source = f"one known distance of {known[0].metres:g} m, {spans[0]}"
     return Placement(level(frames, scale), 1.0, source, figures)
+
+
+def _called(frame: PlacedFrame) -> str:
+    return frame.names[0] if frame.stamp_s is None else f"{frame.stamp_s:.2f}s"
 
 
 def by_positions(
@@ -218,15 +227,11 @@ def read_positions(
         fields = [field.strip() for field in line.split(",")] if "," in line else line.split()
         try:
             if len(fields) == 8:
-                timed.append(parse_floats(" ".join(fields), 8))
+                numbers = parse_floats(" ".join(fields), 8)
             elif len(fields) == 4:
-                position = parse_floats(" ".join(fields[1:]), 3)
-                if fields[0] in index_of:
-                    named[index_of[fields[0]]] = position
+                numbers = parse_floats(" ".join(fields[1:]), 3)
             else:
                 raise ValueError(f"{len(fields)} fields")
-            if not np.isfinite(timed[-1] if len(fields) == 8 else position).all():
-                raise ValueError("a number is not finite")
         except ValueError as error:
             # A table's heading is no mistake.
             if number == 1 and len(fields) in (4, 8):
@@ -235,6 +240,13 @@ def read_positions(
                 f"{path}: line {number}: {error}; lines are 'file x y z' or "
                 "'stamp x y z qx qy qz qw'"
             ) from error
+        where = numbers[1:4] if len(fields) == 8 else numbers
+        if not (np.isfinite(numbers).all() and np.abs(where).max() < _MOST_METRES):
+            raise DatasetError(f"{path}: line {number}: no position, {line!r}; give metres")
+        if len(fields) == 8:
+            timed.append(numbers)
+        elif fields[0] in index_of:
+            named[index_of[fields[0]]] = numbers
     return {**_at_times(frames, timed, first_stamp_s), **named}
 
 
@@ -269,7 +281,13 @@ def find_frame(frames: Sequence[PlacedFrame], text: str) -> PlacedFrame:
     except ValueError:
         seconds = math.nan
     if timed and math.isfinite(seconds):
-        return min(timed, key=lambda item: abs(item[1] - seconds))[0]
+        frame, stamp = min(timed, key=lambda item: abs(item[1] - seconds))
+        if abs(stamp - seconds) <= MAX_NAMED_DIFFERENCE_S:
+            return frame
+        raise DatasetError(
+            f"--known-distance: no frame with a pose is within {MAX_NAMED_DIFFERENCE_S} s of "
+            f"{text}; the nearest is at {stamp:.2f}s. Measure from there, or lower --min-motion"
+        )
     raise DatasetError(
         f"--known-distance: no frame with a pose is called {text!r}; they are "
         f"{listing([frame.names[0] for frame in frames])}; of a video a time may be given, as 12.5s"

@@ -64,7 +64,9 @@ def summary_of(
             "camera_positions": str(config.camera_positions or ""),
         },
         "origins": {
-            f"images/{frame.written}": frame.origin for frame in kept if splits[frame.written]
+            f"images/{frame.written}": frame.origin
+            for frame in kept
+            if splits[frame.written] and frame.written in model.poses
         },
     }
 
@@ -88,7 +90,7 @@ def notes_of(
     between = sum(not splits[name] for name in agreement.agreed)
     if between:
         notes.append(f"{between} frames beside the held-out blocks are left out")
-    if "test" not in splits.values():
+    if "test" not in {splits[name] for name in agreement.agreed}:
         notes.append("no frame is held out for testing; give a second pass with --test")
     apart = [other for other in models[1:] if not set(other.poses) <= set(models[0].poses)]
     if apart:

@@ -23,6 +23,8 @@ from mspn_ros.images import check_size, read_image
 from mspn_ros.records import BadFrame, DatasetError, ImageError, ImageHW3
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+# A video that has this share of the frames that it says is told to be whole.
+_WHOLE = 0.95
 # More files than anybody photographs; a bound on what is listed.
 MAX_PHOTOS = 100_000
 # What FFmpeg may take a file for: containers only. Its playlists open other files, and addresses.
@@ -80,7 +82,7 @@ def open_source(path: Path) -> Source:
     Raises:
         DatasetError: neither, unreadable, or without a single frame.
     """
-    path = path.expanduser().absolute()
+    path = plain_path(path)
     try:
         if path.is_dir():
             return PhotoSource(_find_photos(path), path)
@@ -95,6 +97,22 @@ def open_source(path: Path) -> Source:
     if path.suffix.lower() in PHOTO_SUFFIXES:
         raise DatasetError(f"{path}: one photo makes no dataset; name the folder that it is in")
     return VideoSource(path)
+
+
+def plain_path(path: Path) -> Path:
+    """Absolute, without ``~``.
+
+    Raises:
+        DatasetError: no such user, or a name that is no UTF-8, which native libraries cannot take.
+    """
+    try:
+        path = path.expanduser().absolute()
+        str(path).encode()
+    except (RuntimeError, UnicodeEncodeError) as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        reason = "no such user" if isinstance(error, RuntimeError) else "its name is no UTF-8"
+        raise DatasetError(f"{shown}: {reason}; rename it, or give another path") from error
+    return path
 
 
 def safe_name(text: str) -> str:
@@ -141,9 +159,10 @@ class VideoSource:
                         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
                         yield SourceFrame(index, name, f"{stamp:.3f} s", stamp, rgb)
                 index += 1
-        if chosen is None and index < self._count:
+        # Some containers only say how long they are, from which OpenCV guesses the frames.
+        if chosen is None and index < self._count * _WHOLE - 1:
             reason = f"the last {self._count - index} of {self._count} frames cannot be decoded"
-            self.bad = [BadFrame(f"{self.path.name} after frame {index - 1}", "", reason)]
+            self.bad = [BadFrame(f"after frame {index - 1}", "", reason)]
 
 
 class PhotoSource:
@@ -185,6 +204,7 @@ def _find_photos(folder: Path) -> list[Path]:
     """Photos of a folder in natural order; sub-folders are not entered."""
     found, others = [], 0
     for entry in folder.iterdir():
+        plain_path(entry)
         if entry.suffix.lower() in PHOTO_SUFFIXES and entry.is_file():
             found.append(entry)
         else:
@@ -284,6 +304,10 @@ class Sources:
     test: Sequence[Source] = ()
 
     def __post_init__(self) -> None:
+        places = [source.path for source in (*self.train, *self.test)]
+        for place in places:
+            if places.count(place) > 1 and place.is_file():
+                raise DatasetError(f"{place}: given twice; a pass is for training or for testing")
         taken: set[str] = set()
         for source in (*self.train, *self.test):
             name, number = source.name, 2

@@ -12,7 +12,7 @@ import numpy as np
 
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.convention_check import ConventionCheck
-from mspn_ros.evaluation.pose_checks import FAR_DEG, FAR_OF_EXTENT, Run
+from mspn_ros.evaluation.pose_checks import FAR_DEG, Run
 from mspn_ros.evaluation.scene_checks import SceneChecks
 
 Severity = Literal["problem", "warning", "note"]
@@ -129,6 +129,16 @@ def _frames(scene: SceneData, checks: SceneChecks) -> _Parts:
 
 
 def _conventions(scene: SceneData, checks: SceneChecks) -> _Parts:
+    if checks.conventions is not None:
+        unknown = sum(frame.intrinsics is None for frame in scene.frames)
+        if unknown:
+            yield (
+                "note",
+                "no_intrinsics",
+                f"{unknown} frames",
+                "the camera is unknown: poses were not held against these images",
+                "write the camera's intrinsics into the dataset",
+            )
     for check in checks.conventions or ():
         if check.verdict == "differs":
             yield "problem", "convention", check.split, _named(check), check.remedy
@@ -289,7 +299,7 @@ def _coverage(scene: SceneData, checks: SceneChecks) -> _Parts:
         "beyond_coverage",
         _listing([test[i].name for i in np.flatnonzero(coverage.far)]),
         f"{int(coverage.far.sum())} test frames ({100 * share:.0f} %) are more than "
-        f"{FAR_OF_EXTENT * coverage.extent:.3g} {scene.unit} or {FAR_DEG:.0f}° from every training "
+        f"{coverage.bound:.3g} {scene.unit} or {FAR_DEG:.0f}° from every training "
         "frame",
         "record training frames there and in these directions; expect large errors on them",
     )

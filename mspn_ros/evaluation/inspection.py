@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from mspn_ros.datasets.base import SceneData
+from mspn_ros.evaluation.pose_checks import positions, quaternions
 from mspn_ros.geometry import viewing_direction
 from mspn_ros.metrics import position_extent
 from mspn_ros.records import Array, ConfigError, Frame
@@ -97,16 +98,16 @@ class SceneInspection:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dump with allow_nan=False."""
-        return dict(_finite(asdict(self)))
+        return dict(finite(asdict(self)))
 
 
 def inspect_scene(scene: SceneData) -> SceneInspection:
     """Measure a scene as its reader returned it."""
-    positions = _positions(scene.frames)
-    train, test = _positions(scene.split("train")), _positions(scene.split("test"))
+    every = positions(scene.frames)
+    train, test = positions(scene.split("train")), positions(scene.split("test"))
     steps = _steps(scene.frames)
     nearest = cKDTree(train).query(test)[0] if len(train) and len(test) else np.zeros(0)
-    low, high = positions.min(0).tolist(), positions.max(0).tolist()
+    low, high = every.min(0).tolist(), every.max(0).tolist()
     return SceneInspection(
         scene=scene.name,
         format=scene.format,
@@ -130,9 +131,9 @@ def inspect_scene(scene: SceneData) -> SceneInspection:
 
 def up_direction(frames: Sequence[Frame]) -> UpDirection:
     """The world axis nearest to the mean of the cameras' up directions (camera -y)."""
-    up = Rotation.from_quat(_quaternions(frames)).apply([0.0, -1.0, 0.0]).mean(0)
+    up = Rotation.from_quat(quaternions(frames)).apply([0.0, -1.0, 0.0]).mean(0)
     clear = bool(np.linalg.norm(up) >= _CLEAR_UP)
-    axis = int(np.abs(up).argmax() if clear else _positions(frames).var(0).argmin())
+    axis = int(np.abs(up).argmax() if clear else positions(frames).var(0).argmin())
     sign = "-" if up[axis] < 0 else "+"
     cosine = abs(up[axis]) / max(float(np.linalg.norm(up)), 1e-12)
     return UpDirection(sign + _AXES[axis], math.degrees(math.acos(min(cosine, 1.0))), clear)
@@ -175,7 +176,7 @@ def draw_views(cell: Any, scene: SceneData) -> list[tuple[Any, tuple[int, int]]]
     right, forward = (height + 1) % 3, (height + 2) % 3
     if up.axis[0] == "-":
         right, forward = forward, right
-    wide = max(right, forward, key=lambda axis: float(np.ptp(_positions(scene.frames)[:, axis])))
+    wide = max(right, forward, key=lambda axis: float(np.ptp(positions(scene.frames)[:, axis])))
     top, side = cell.subplots(2, 1, height_ratios=(3, 1.25))
     _draw_view(top, scene, right, forward)
     _draw_view(side, scene, wide, height)
@@ -188,7 +189,9 @@ def draw_views(cell: Any, scene: SceneData) -> list[tuple[Any, tuple[int, int]]]
     )
     counts = Counter(frame.split for frame in scene.frames)
     shown = ", ".join(f"{count} {split}" for split, count in counts.items())
-    cell.suptitle(f"{scene.name}  ({scene.format}: {shown})", fontsize=11, fontweight="bold")
+    cell.suptitle(
+        f"{scene.name}  ({scene.format}: {shown})", fontsize=11, fontweight="bold", parse_math=False
+    )
     top.set_title(f"from above: {_AXES[right]}, {_AXES[forward]}  ({held})", fontsize=9)
     side.set_title(f"from the side: {_AXES[wide]}, {_AXES[height]}", fontsize=9)
     top.legend(loc="best", fontsize=8, framealpha=0.8, markerscale=2.5)
@@ -197,16 +200,16 @@ def draw_views(cell: Any, scene: SceneData) -> list[tuple[Any, tuple[int, int]]]
 
 def _draw_view(axes: Any, scene: SceneData, horizontal: int, vertical: int) -> None:
     plane = [horizontal, vertical]
-    everything = _positions(scene.frames)
+    everything = positions(scene.frames)
     # Arrows of one length in the world: short ones look along the line of sight.
     length = 0.07 * float(np.linalg.norm(np.ptp(everything, axis=0))) or 1.0
     for split in dict.fromkeys(frame.split for frame in scene.frames):
         colour, marker = _STYLES.get(split, ("#555555", "x"))
         frames = scene.split(split)
-        points = _positions(frames)[:, plane]
+        points = positions(frames)[:, plane]
         axes.scatter(*points.T, s=7, c=colour, marker=marker, alpha=0.45, lw=0, label=split)
         chosen = np.unique(np.linspace(0, len(frames) - 1, _ARROWS).round().astype(int))
-        arrows = length * viewing_direction(_quaternions(frames))[chosen][:, plane]
+        arrows = length * viewing_direction(quaternions(frames))[chosen][:, plane]
         axes.quiver(
             *points[chosen].T,
             *arrows.T,
@@ -229,14 +232,6 @@ def _draw_view(axes: Any, scene: SceneData, horizontal: int, vertical: int) -> N
     axes.set_ylabel(f"{_AXES[vertical]} [{scene.unit}]", fontsize=9)
 
 
-def _positions(frames: Sequence[Frame]) -> Array:
-    return np.array([frame.pose.position for frame in frames], np.float64).reshape(-1, 3)
-
-
-def _quaternions(frames: Sequence[Frame]) -> Array:
-    return np.array([frame.pose.quaternion for frame in frames], np.float64).reshape(-1, 4)
-
-
 def _steps(frames: Sequence[Frame]) -> Array:
     """Distances between frames that follow each other in one sequence."""
     by_sequence: dict[str, list[Frame]] = {}
@@ -244,7 +239,7 @@ def _steps(frames: Sequence[Frame]) -> Array:
         by_sequence.setdefault(frame.sequence, []).append(frame)
     return np.concatenate(
         [
-            np.linalg.norm(np.diff(_positions(sequence), axis=0), axis=1)
+            np.linalg.norm(np.diff(positions(sequence), axis=0), axis=1)
             for sequence in by_sequence.values()
         ]
     )
@@ -278,10 +273,10 @@ def _group_bad(scene: SceneData) -> tuple[BadGroup, ...]:
     return tuple(sorted(groups, key=lambda group: -len(group.names)))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Tuples become lists, and what JSON has no number for becomes None."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

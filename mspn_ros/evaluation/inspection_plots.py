@@ -12,7 +12,7 @@ import numpy as np
 from mspn_ros.datasets.base import SceneData
 from mspn_ros.evaluation.inspection import draw_views
 from mspn_ros.evaluation.plots import ESTIMATE_COLOUR, TRUE_COLOUR
-from mspn_ros.evaluation.pose_checks import FAR_DEG, FAR_OF_EXTENT, Coverage, positions
+from mspn_ros.evaluation.pose_checks import FAR_DEG, Coverage, positions
 from mspn_ros.evaluation.scene_checks import SceneChecks
 
 _FAR_COLOUR, _OUTLIER_COLOUR = "#CC3311", "#000000"
@@ -56,7 +56,7 @@ def coverage_distances(scene: SceneData, coverage: Coverage) -> bytes:
     figure = Figure(figsize=(9, 5.2), layout="constrained", dpi=100)
     grid = figure.subplots(2, 2, width_ratios=(2, 1))
     rows = (
-        (coverage.distance, FAR_OF_EXTENT * coverage.extent, f"position [{scene.unit}]"),
+        (coverage.distance, coverage.bound, f"position [{scene.unit}]"),
         (coverage.angle_deg, FAR_DEG, "direction [deg]"),
     )
     for (along, share), (values, bound, label) in zip(grid, rows, strict=True):

@@ -189,7 +189,8 @@ def _find_jumps(frames: Sequence[Frame], extent: float) -> tuple[list[Step], lis
     # A single outlier is two leaps, each of which hides the other.
     walk = [frame for frame, odd in zip(frames, off, strict=True) if not odd]
     times = _times(walk)
-    stamps = np.round((times - times[0]) * 1e9).astype(np.int64)
+    # In parts of the whole: whatever unit stamps are in, only ratios of speeds count.
+    stamps = np.round((times - times[0]) / (times[-1] - times[0]) * 1e15).astype(np.int64)
     least = _JUMP_OF_EXTENT * extent, _JUMP_DEG
     index = {int(stamp): i for i, stamp in enumerate(stamps)}
     jumps = find_jumps(stamps, positions(walk), quaternions(walk), least, _JUMP_FACTOR)
@@ -285,6 +286,11 @@ class Coverage:
     extent: float
     oracle: tuple[float, float]
     mean: tuple[float, float]
+
+    @property
+    def bound(self) -> float:
+        """The distance beyond which a frame is far; cameras in one place have no extent."""
+        return FAR_OF_EXTENT * (self.extent or 1.0)
 
 
 def measure_coverage(train: Sequence[Frame], test: Sequence[Frame]) -> Coverage | None:

@@ -39,7 +39,7 @@ def draw_reconstruction(view: View, path: Path) -> None:
     for axes, plane in ((top, [0, 1]), (side, [wide, 2])):
         _draw(axes, view, plane, centres)
     counts = ", ".join(f"{len(poses)} {split}" for split, poses in view.poses.items())
-    figure.suptitle(f"{view.title}: {len(view.points_N3)} points, {counts}")
+    figure.suptitle(f"{view.title}: {len(view.points_N3)} points, {counts}", parse_math=False)
     top.set_title("from above", fontsize=9)
     side.set_title("from the side", fontsize=9)
     top.legend(loc="best", fontsize=8, framealpha=0.8, markerscale=2)

@@ -32,8 +32,8 @@ Bar = Callable[[str], AbstractContextManager[Callable[..., None]]]
 class SceneChecks:
     """What was found; ``copies``, ``conventions``, ``images`` are None where no pixels were read.
 
-    ``conventions`` has a check for each split whose intrinsics are known; ``coverage`` is None
-    without frames of both splits.
+    ``conventions`` has a check of train and test, on the frames whose intrinsics are known;
+    ``coverage`` is None without frames of both splits.
     """
 
     poses: PoseChecks

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,11 @@ def measure_sfm(
         DatasetError: two images of a split have one file name, so that poses cannot be told apart.
     """
     passes = {split: scene.split(split) for split in ("train", "test")}
+    for split, frames in passes.items():
+        if len({frame.image_path.name for frame in frames}) < len(frames):
+            raise DatasetError(f"{scene.root}: images of one name in {split}; measure one sequence")
+    if not passes["train"]:
+        raise DatasetError(f"{scene.root}: no frames for training; check its split")
     sources = {
         split: [PhotoSource([frame.image_path for frame in frames], scene.root, split)]
         for split, frames in passes.items()
@@ -86,7 +91,9 @@ def measure_sfm(
     if not (out / PROVENANCE).is_file():
         both = Sources(sources.get("train", []), sources.get("test", []))
         try:
-            make_dataset(both, out, config, progress=progress, draw=draw_reconstruction)
+            # Every image is compared: none lies between blocks.
+            every = replace(config, test_share=0.0)
+            make_dataset(both, out, every, progress=progress, draw=draw_reconstruction)
         except DatasetError as error:
             return SfmAccuracy(scene.name, len(scene.frames), refused=str(error))
     return _compare(scene, passes, out)
@@ -95,12 +102,13 @@ def measure_sfm(
 def _compare(scene: SceneData, passes: Mapping[str, Sequence[Frame]], out: Path) -> SfmAccuracy:
     record = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
     truth = {(split, f.image_path.name): f for split, frames in passes.items() for f in frames}
-    if len(truth) < sum(map(len, passes.values())):
-        raise DatasetError(f"{scene.root}: images of one name; measure its sequences one by one")
     found = read_scene(out, scene.name).frames
     given = [truth[f.split, record["origins"][f.name]] for f in found]
     own, true = (np.array([f.pose.position for f in frames]) for frames in (found, given))
-    similarity = fit_similarity(own, true)
+    try:
+        similarity = fit_similarity(own, true)
+    except ValueError as error:
+        return SfmAccuracy(scene.name, len(scene.frames), len(found), refused=str(error))
     moved = [similarity.apply(f.pose.position, f.pose.quaternion) for f in found]
     extent = metrics.position_extent(np.array([f.pose.position for f in passes["train"]]))
     percent = 100 * metrics.position_error(np.array([p for p, _ in moved]), true) / extent
