@@ -28,8 +28,9 @@ from mspn_ros.datasets.nerfstudio_writer import (
     write_nerfstudio,
 )
 from mspn_ros.datasets.sfm import Progress, Reconstruction
-from mspn_ros.datasets.sfm_agreement import Agreement, agree
+from mspn_ros.datasets.sfm_agreement import agree
 from mspn_ros.datasets.sfm_frames import KeptFrame, keep_frames, working_in
+from mspn_ros.datasets.sfm_refusal import check, why_nothing
 from mspn_ros.datasets.sfm_scale import KnownDistance, PlacedFrame, Placement
 from mspn_ros.datasets.sfm_summary import notes_of, summary_of
 from mspn_ros.datasets.video_frames import Sources, plain_path
@@ -126,7 +127,7 @@ def make_dataset(
 
     Raises:
         DatasetError: a source, a setting or the reconstruction is unusable; ``out`` is not there
-            then. See :func:`sfm.check_usable` and :meth:`Agreement.check` for what is refused.
+            then. See sfm_refusal.py for what is refused.
     """
     sfm.require_pycolmap()
     out = plain_path(out)
@@ -142,11 +143,11 @@ def make_dataset(
         with working_in(work):
             agreement = agree(lambda run: _reconstruct(kept, work, config, run, progress))
         if agreement is None:
-            raise DatasetError(_why_nothing(work, len(kept)))
+            raise DatasetError(why_nothing(work, len(kept)))
         models, model = agreement.models, agreement.trusted
         splits = _splits(kept, len(sources.train), config.test_share, bool(sources.test))
         try:
-            _check(kept, agreement, sources, splits, work, config.min_registered)
+            check(kept, agreement, sources, splits, work, config.min_registered)
         except DatasetError as error:
             picture = _draw_refused(draw, models[0], splits, work)
             raise DatasetError(f"{error}{picture}") from error
@@ -201,64 +202,6 @@ def _reconstruct(
         run=run,
         progress=progress,
     )
-
-
-def _why_nothing(work: Path, images: int) -> str:
-    """Why no two frames could begin a reconstruction."""
-    usable = sum(sfm.pair_counts(work).values())
-    if usable:
-        return _only_turned(work) or (
-            f"none of {usable} pairs of matching frames shows enough points from two places to "
-            "begin with. Move sideways while recording, past things at different distances"
-        )
-    return (
-        f"no two of {images} frames show the same points: blurred, dark, bare, or too far apart. "
-        "Record slowly in good light, or lower --min-motion"
-    )
-
-
-def _only_turned(work: Path) -> str:
-    """A sentence where most pairs of frames show no depth, else ""."""
-    pairs = sfm.pair_counts(work)
-    usable = sum(pairs.values())
-    turned = sum(pairs.get(kind, 0) for kind in ("PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC"))
-    # Without a known focal length many other pairs count as planar too.
-    if turned <= 0.8 * usable:
-        return ""
-    return (
-        f"{turned} of {usable} pairs of frames that match differ by a turn alone, or show one "
-        "flat wall: that has no depth. Walk while recording, sideways too"
-    )
-
-
-def _check(
-    kept: Sequence[KeptFrame],
-    agreement: Agreement,
-    sources: Sources,
-    splits: dict[str, str],
-    work: Path,
-    least_share: float,
-) -> None:
-    """Refuse what would teach wrong poses, or nothing."""
-    try:
-        sfm.check_usable(agreement.models[0], len(kept), least_share)
-    except DatasetError as error:
-        raise DatasetError(_only_turned(work) or str(error)) from error
-    agreement.check(len(kept), least_share)
-    _check_passes(kept, agreement.trusted, sources)
-    if "train" not in {splits[name] for name in agreement.agreed}:
-        raise DatasetError("no frame for training has a pose; lower --test-share")
-
-
-def _check_passes(kept: Sequence[KeptFrame], model: Reconstruction, sources: Sources) -> None:
-    for number, source in enumerate((*sources.train, *sources.test)):
-        frames = [frame for frame in kept if frame.source == number]
-        if not any(frame.written in model.poses for frame in frames):
-            raise DatasetError(
-                f"{source.path}: none of its {len(frames)} frames found its place beside the other "
-                "passes: it shows nothing that they show, or in quite another light. Begin it "
-                "where another pass has been"
-            )
 
 
 def _splits(
