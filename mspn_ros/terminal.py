@@ -11,10 +11,29 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
 console = Console()
 # Notes and progress go to stderr, so that what is piped on is the result alone.
 notes = Console(stderr=True)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """A line of the result, on stdout, as it is.
+
+    Rich neither breaks it, so that paths can be copied, nor takes ``[a]`` in file names as markup.
+    """
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def note(text: str, style: str | None = None) -> None:
+    """A line beside the result, on stderr, as it is."""
+    notes.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def rule(title: str) -> None:
+    """A line across stdout that begins with ``title``."""
+    console.rule(Text(title), align="left")
 
 
 @contextmanager
@@ -46,6 +65,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console.print(title, style="italic", highlight=False, soft_wrap=True)
-    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    Console(file=console.file, width=max(needed, console.width)).print(table)
+    say(title, style="italic")
+    wide = Console(file=console.file, width=10_000, markup=False)
+    wide.width = max(wide.measure(table).maximum, console.width)
+    wide.print(table)

@@ -47,7 +47,7 @@ from mspn_ros.records import MspnError, RosError
 from mspn_ros.store.backbone_file import BACKBONE_FILE, load_backbone, save_backbone
 from mspn_ros.store.bank_file import BANK_FILE
 from mspn_ros.store.scene_bank import SceneBank
-from mspn_ros.terminal import console, progress_bar
+from mspn_ros.terminal import progress_bar, say
 
 NAMESPACE = "/mspn_soak"
 RELOADS = ("rename", "exchange", "remove", "add")
@@ -378,12 +378,10 @@ def main(words: Sequence[str]) -> int:
         write_json(arguments.output / "soak.json", result.to_json())
         plot_soak(result, arguments.output / "soak.png")
     except MspnError as error:
-        console.print(f"soak: {error}", style="red", highlight=False)
+        say(f"soak: {error}", style="red")
         return 1
     result.show()
-    console.print(
-        f"{arguments.output / 'soak.json'}, {arguments.output / 'soak.png'}", highlight=False
-    )
+    say(f"{arguments.output / 'soak.json'}, {arguments.output / 'soak.png'}")
     return 0 if result.holds else 1
 
 

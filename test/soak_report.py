@@ -43,7 +43,7 @@ from mspn_ros.evaluation.plots import (
     save_figure,
 )
 from mspn_ros.node.bench_camera import JournalFrame
-from mspn_ros.terminal import console, print_table
+from mspn_ros.terminal import print_table, say
 
 # Causes of rejection that are no fault: in progress when the node was deactivated.
 EXPECTED_CAUSES = {"inactive"}
@@ -138,12 +138,12 @@ class SoakResult:
         for event in self.events:
             took.setdefault(event.kind, []).append(event.took_s)
         for kind, times in took.items():
-            console.print(f"{kind}: {len(times)} times, followed in {max(times):.1f} s at most")
+            say(f"{kind}: {len(times)} times, followed in {max(times):.1f} s at most")
         ages = ", ".join(f"{p} {ms:.0f} ms" for p, ms in self.latency_ms.items())
-        console.print(f"from publishing an image to its answer: {ages}", highlight=False)
+        say(f"from publishing an image to its answer: {ages}")
         for check in self.checks:
             mark = "[green]holds[/]" if check.holds else "[red]FAILS[/]"
-            console.print(f"{mark}  {check.promise}: {check.seen}", highlight=False)
+            say(f"{mark}  {check.promise}: {check.seen}")
 
 
 def judge(recording: Recording, warm_up_s: float, most_growth: float) -> SoakResult:

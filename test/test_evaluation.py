@@ -212,7 +212,8 @@ def test_commands_write_what_scripts_rely_on(place, tmp_path):
     assert {"p50", "p95", "p99"} == replayed["latency_ms"].keys()
     report = (out / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 2
-    assert "http" not in report
+    assert "http:" not in report
+    assert "https:" not in report
     listing = tmp_path / "l.json"
     assert main(["scenes", "list", "--model", model, "--json", str(listing)]) == 0
     keys = {"id", "uuid", "name", "frame_id", "frames", "bytes", "backbone_id"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mspn_ros.commands.learn import run_with_progress
 from mspn_ros.commands.scenes import tell_confusions
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, progress_bar
+from mspn_ros.terminal import note, progress_bar, say
 
 if TYPE_CHECKING:
     from mspn_ros.datasets.base import SceneData
@@ -72,13 +72,13 @@ def _add(model: Path, scene: SceneData, settings: NewSceneConfig) -> None:
         watch = Watch(loading=update, landmarks=partial(update, note="for landmarks"))
         adder = SceneAdder(model, scene, settings, watch)
     for frame in adder.trainer.bad:
-        notes.print(f"left out: {frame.reason}", style="yellow", highlight=False)
+        note(f"left out: {frame.reason}", style="yellow")
     with progress_bar(f"{scene.name}: features") as seen, progress_bar("learning") as learning:
         learning(0, settings.epochs)
 
         def tell(epoch: Epoch) -> None:
             learning(epoch.epoch, epoch.epochs, f"loss {epoch.loss:.3f}")
-            notes.print(_epoch_line(epoch), highlight=False)
+            note(_epoch_line(epoch))
 
         row = adder.learn(seen, tell)
     row = adder.add(row)
@@ -89,11 +89,9 @@ def _add(model: Path, scene: SceneData, settings: NewSceneConfig) -> None:
             f"{errors.median_position:.3g} {row.unit} / {errors.median_rotation_deg:.2g} deg on "
             f"{errors.frames} held-out frames"
         )
-    console.print(
+    say(
         f"{row.name}: scene {row.id} of {model}, head {row.head}, {row_bytes(row)} bytes, {known}, "
         f"{time.monotonic() - started_s:.0f} s",
-        highlight=False,
-        soft_wrap=True,
     )
     tell_confusions([row], adder.rivals)
 
@@ -120,9 +118,9 @@ def _fine_tune(arguments: argparse.Namespace, scenes: list[SceneData]) -> int:
         trainer = Trainer(config, scenes, watch)
     run_with_progress(trainer)
     model = write_model(trainer)
-    notes.print(
+    note(
         f"the other scenes of {arguments.model} belong to its backbone and are not in the new "
         "model; --mode row adds a scene beside them"
     )
-    console.print(f"model: {model}", highlight=False)
+    say(f"model: {model}")
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 from mspn_ros.commands.bench_node import add_bench_node_arguments
 from mspn_ros.commands.models import add_bench_model_arguments, bench_model
 from mspn_ros.inference.engine_names import ENGINES
-from mspn_ros.terminal import console, notes, print_table, progress_bar
+from mspn_ros.terminal import note, print_table, progress_bar, say
 
 
 def add_bench_arguments(commands: Any) -> None:
@@ -118,16 +118,15 @@ def bench_latency(arguments: argparse.Namespace) -> int:
     ]
     title = f"{result.model}, {result.scenes} scenes: {result.engine} on {result.device}"
     print_table(title, ("ms", "p50", "p95", "p99", "over network"), rows)
-    notes.print(
+    note(
         f"frame to pose is {result.speedup:.2f} times as fast as the plain path, the network alone "
         f"{result.network_speedup:.2f} times; frame to pose takes {result.overhead:.2f} times the "
         f"network alone (medians of {result.rounds} rounds' ratios); the first frame took "
         f"{result.first_ms:.2f} ms",
-        highlight=False,
     )
     _tell(result, arguments.json)
     if arguments.plot:
-        console.print(f"drawn: {plot_latency(result, arguments.plot)}", highlight=False)
+        say(f"drawn: {plot_latency(result, arguments.plot)}")
     return 0
 
 
@@ -157,10 +156,9 @@ def bench_throughput(arguments: argparse.Namespace) -> int:
     ]  # fmt: skip
     header = ("batch", "network/s", "plain network/s", "ratio", "localized/s", "of matrix rate")
     print_table(f"{result.model}: {result.engine} on {result.device}", header, rows)
-    notes.print(
+    note(
         f"an image is {result.operations / 1e9:.2f} GFLOP; matrix products in {result.precision} "
         f"run at {result.matrix_per_s / 1e9:.0f} GFLOP/s",
-        highlight=False,
     )
     _tell(result, arguments.json)
     return 0
@@ -171,10 +169,10 @@ def _tell(result: Any, path: Path | None) -> None:
     from mspn_ros.evaluation.answers import write_json
 
     facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
-    notes.print(f"measured on: {facts}", highlight=False)
+    note(f"measured on: {facts}")
     if path:
         write_json(path, asdict(result))
-        console.print(f"written: {path}", highlight=False)
+        say(f"written: {path}")
 
 
 def bench_engines(arguments: argparse.Namespace) -> int:
@@ -208,10 +206,10 @@ def bench_engines(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     print_table(f"against torch_float32, split {arguments.split}", header, rows)
     for name, reason in left_out.items():
-        notes.print(f"left out: {name}: {reason}", style="yellow", highlight=False)
+        note(f"left out: {name}: {reason}", style="yellow")
     if arguments.json:
         write_json(arguments.json, [asdict(result) for result in results])
-        console.print(f"written: {arguments.json}", highlight=False)
+        say(f"written: {arguments.json}")
     return 0
 
 
@@ -252,10 +250,9 @@ def bench_scenes(arguments: argparse.Namespace) -> int:
         for r in results
     ]  # fmt: skip
     print_table(f"{arguments.backbone}, {results[0].engine} on {results[0].device}", header, rows)
-    notes.print(
+    note(
         f"medians of {rounds} raw 640x480 frames; ratios are to the smallest bank, round by round",
-        highlight=False,
     )
     if arguments.json:
-        console.print(f"written: {arguments.json}", highlight=False)
+        say(f"written: {arguments.json}")
     return 0

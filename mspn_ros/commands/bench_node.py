@@ -12,7 +12,7 @@ from typing import Any
 from mspn_ros.commands.models import add_bench_model_arguments, bench_model
 from mspn_ros.node import require_ros
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, print_table, progress_bar
+from mspn_ros.terminal import note, print_table, progress_bar, say
 
 _COUNTS_HEADER = (
     "load", "asked Hz", "offered Hz", "published", "received", "answered", "overtaken", "rejected",
@@ -83,15 +83,14 @@ def bench_node(arguments: argparse.Namespace) -> int:
     title = f"{what}: {results[0].engine} on {results[0].device}"
     print_table(title, _COUNTS_HEADER, [_counts(result) for result in results])
     print_table("milliseconds", _TIMES_HEADER, [_times(result) for result in results])
-    notes.print(
+    note(
         "age: from publishing an image to receiving its pose; latency: in the node, from the "
         "image's arrival to its published answer; stages and what ROS adds to localize are "
         f"medians; ratios: p50 over the median of localize; max offers {OVERLOAD:g} times what the "
         "node can answer",
-        highlight=False,
     )
     if arguments.json:
-        console.print(f"written: {arguments.json}", highlight=False)
+        say(f"written: {arguments.json}")
     return 0
 
 

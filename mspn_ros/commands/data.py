@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, progress_bar
+from mspn_ros.terminal import progress_bar, say
 
 
 def add_synthetic_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def synthetic(arguments: argparse.Namespace) -> int:
     config = SyntheticConfig(**{name: v for name, v in given.items() if v is not None})
     with progress_bar("rendering") as update:
         folders = generate(arguments.out, config, update)
-    console.print(f"{len(folders)} rooms: {arguments.out / 'scenes.yaml'}")
+    say(f"{len(folders)} rooms: {arguments.out / 'scenes.yaml'}")
     return 0
 
 
@@ -52,5 +52,5 @@ def to_bag(arguments: argparse.Namespace) -> int:
         path = write_bag(
             arguments.out, frames, rate_hz=arguments.rate, raw=arguments.raw, progress=update
         )
-    console.print(f"{len(frames)} frames: {path}")
+    say(f"{len(frames)} frames: {path}")
     return 0

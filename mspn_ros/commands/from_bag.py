@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mspn_ros.terminal import console, notes, print_table, progress_bar
+from mspn_ros.terminal import note, print_table, progress_bar, say
 
 if TYPE_CHECKING:
     from mspn_ros.datasets.bag_pass import FromBagOptions
@@ -167,10 +167,7 @@ def from_bag(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_json(arguments.json, [report.to_json() for report in reports])
     _show(reports)
-    console.print(
-        f"dataset: {arguments.out} (see {PICTURE}; next: mspn inspect {arguments.out})",
-        soft_wrap=True,
-    )
+    say(f"dataset: {arguments.out} (see {PICTURE}; next: mspn inspect {arguments.out})")
     return 0
 
 
@@ -184,17 +181,9 @@ def _show(reports: Sequence[Any]) -> None:
         rows.append([reason, *(str(report.left_out.get(reason, 0)) for report in reports)])
     print_table("frames taken and left out", header, rows)
     for report in reports:
-        notes.print(
-            f"{report.name}: {report.source}", highlight=False, markup=False, soft_wrap=True
-        )
+        note(f"{report.name}: {report.source}")
         for text in [*_gaps(report), *_jumps(report), *report.notes]:
-            notes.print(
-                f"{report.name}: {text}",
-                style="yellow",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            note(f"{report.name}: {text}", style="yellow")
 
 
 def _gaps(report: Any) -> list[str]:

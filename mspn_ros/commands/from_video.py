@@ -9,10 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mspn_ros.terminal import console, notes, progress_bar
+from mspn_ros.terminal import note, progress_bar, say
 
-# Names of files may look like rich's markup, and are never broken.
-_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 TEXT = (
     "Make a dataset of videos or photos of a place: frames are chosen, their poses found by "
     "structure from motion (extra sfm), scaled, and written in nerfstudio's format."
@@ -141,8 +139,8 @@ def from_video(arguments: argparse.Namespace) -> int:
     show_summary(result.summary, result.notes)
     if arguments.json is not None:
         write_json(arguments.json, result.summary)
-    notes.print(f"kept for another try with other options: {result.work}", **_PLAIN)
-    console.print(f"dataset: {result.out}", **_PLAIN)
+    note(f"kept for another try with other options: {result.work}")
+    say(f"dataset: {result.out}")
     return 0
 
 
@@ -177,4 +175,4 @@ def show_summary(summary: dict[str, Any], remarks: tuple[str, ...]) -> None:
         ("seconds", f"{summary['seconds']['all']:.0f}"),
     ]
     for key, value in [*rows, *(("note", remark) for remark in remarks)]:
-        console.print(f"{key:>16}  {value}", **_PLAIN)
+        say(f"{key:>16}  {value}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mspn_ros.paths import make_folder
 from mspn_ros.records import DatasetError
-from mspn_ros.terminal import console, notes, progress_bar
+from mspn_ros.terminal import note, progress_bar, rule, say
 
 if TYPE_CHECKING:
     from mspn_ros.evaluation.findings import Finding
@@ -65,8 +65,8 @@ def inspect(arguments: argparse.Namespace) -> int:
         ),
     )
     report = write_inspection_report(output / "report.html", done)
-    notes.print(f"top view: {picture}", markup=False)
-    notes.print(f"report: {report}", markup=False)
+    note(f"top view: {picture}")
+    note(f"report: {report}")
     return 0
 
 
@@ -85,12 +85,12 @@ def _read(arguments: argparse.Namespace) -> list[Any]:
 
 
 def _show_scene(scene: dict[str, Any]) -> None:
-    console.rule(scene["scene"], align="left")
+    rule(scene["scene"])
     for key, value in scene.items():
         if key not in ("scene", "bad", "notes"):
             _line(key.replace("_", " "), _text(value))
-    for note in scene["notes"]:
-        _line("note", note)
+    for text in scene["notes"]:
+        _line("note", text)
     for group in scene["bad"]:
         names = group["names"]
         listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
@@ -100,22 +100,19 @@ def _show_scene(scene: dict[str, Any]) -> None:
 
 
 def _line(title: str, text: str, style: str | None = None) -> None:
-    # Names of files may look like rich's markup.
-    console.print(f"{title:>16}  {text}", style=style, markup=False, highlight=False)
+    say(f"{title:>16}  {text}", style=style)
 
 
 def _show_findings(found: Sequence[Finding]) -> None:
-    console.rule("findings", align="left")
+    rule("findings")
     for finding in found:
         head = f"{finding.severity:>16}  {finding.scene}: {finding.text}"
         style = _COLOURS[finding.severity]
-        # Names of files may look like rich's markup.
-        console.print(head, style=style, markup=False, highlight=False, soft_wrap=True)
+        say(head, style=style)
         for key, text in (("where", finding.place), ("remedy", finding.remedy)):
-            line = f"{key:>16}  {text}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            _line(key, text)
     if not found:
-        console.print(f"{'':>16}  nothing is wrong as far as can be seen", highlight=False)
+        say(f"{'':>16}  nothing is wrong as far as can be seen")
 
 
 def _text(value: Any) -> str:

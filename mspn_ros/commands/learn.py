@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mspn_ros.commands.models import open_localizer
 from mspn_ros.paths import config_file, make_folder
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, print_table, progress_bar
+from mspn_ros.terminal import note, print_table, progress_bar, say
 
 if TYPE_CHECKING:
     from mspn_ros.datasets.base import SceneData
@@ -60,13 +60,13 @@ def train(arguments: argparse.Namespace) -> int:
         if arguments.resume:
             resumed = trainer.resume()
             if world.leads:
-                notes.print(_resumed(trainer) if resumed else "nothing to resume yet")
+                note(_resumed(trainer) if resumed else "nothing to resume yet")
         run_with_progress(trainer)
         if world.leads:
             model = write_model(trainer)
             write_run_report(trainer, model)
-            notes.print(f"curves, errors and settings: {config.output}")
-            console.print(f"model: {model}")
+            note(f"curves, errors and settings: {config.output}")
+            say(f"model: {model}")
     return 0
 
 
@@ -85,7 +85,7 @@ def run_with_progress(trainer: Trainer) -> None:
             done = step.epoch * step.steps + step.step
             update(done, step.epochs * step.steps, _step_note(step))
 
-        trainer.watch = Watch(step=show, epoch=lambda entry: notes.print(_epoch_line(entry)))
+        trainer.watch = Watch(step=show, epoch=lambda entry: note(_epoch_line(entry)))
         trainer.run()
 
 
@@ -105,19 +105,19 @@ def _resumed(trainer: Trainer) -> str:
 
 def _tell_start(trainer: Trainer) -> None:
     held = len(trainer.val_samples or ())
-    notes.print(
+    note(
         f"{len(trainer.scenes)} scenes, {len(trainer.train_samples)} training frames, "
         f"{held} held out, weights {trainer.learner.weights}, device {trainer.device}, "
         f"processes {trainer.world.size}"
     )
     for name in trainer.scenes_without_held_out:
-        notes.print(f"{name}: too few frames to hold some out; its covariance will be a guess")
+        note(f"{name}: too few frames to hold some out; its covariance will be a guess")
     if trainer.landmarks is not None:
         counts = zip(trainer.scenes, trainer.landmarks.count_N.tolist(), strict=True)
         found = ", ".join(f"{scene.name} {count}" for scene, count in counts)
-        notes.print(f"landmarks: {found} (at most {trainer.config.landmarks})")
+        note(f"landmarks: {found} (at most {trainer.config.landmarks})")
     for frame in trainer.bad:
-        notes.print(f"left out: {frame.reason}", style="yellow", highlight=False)
+        note(f"left out: {frame.reason}", style="yellow")
 
 
 def _epoch_line(entry: dict[str, Any]) -> str:
@@ -163,11 +163,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     with progress_bar("evaluating") as update:
         answers, bad = run(localizer, scenes, arguments.split, arguments.oracle, update)
     for frame in bad:
-        notes.print(f"unanswered: {frame.reason}", style="yellow", highlight=False)
+        note(f"unanswered: {frame.reason}", style="yellow")
     frames = evaluation_frames(scenes, arguments.split)
     taken_by = ((f.intrinsics, f.scene if arguments.oracle else None) for f in frames)
-    if note := camera_note(localizer, taken_by, "frames"):
-        notes.print(note, style="yellow", highlight=False, soft_wrap=True)
+    if text := camera_note(localizer, taken_by, "frames"):
+        note(text, style="yellow")
     counts = {"rejected": len(bad)}
     rows, model = localizer.rows, str(arguments.model)
     table = make_table(answers, rows, model, arguments.oracle, arguments.paper, counts)
@@ -180,7 +180,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         with progress_bar("strangers") as update:
             found, unread = ask_strangers(localizer, answers, strangers, arguments.split, update)
         for frame in unread:
-            notes.print(f"left out: {frame.reason}", style="yellow", highlight=False)
+            note(f"left out: {frame.reason}", style="yellow")
         heading = f"strangers, with {100 * found.true_accepts:.1f} % of own frames let in"
         print_table(heading, STRANGER_HEADER, found.cells())
         result["strangers"] = found.to_json()
@@ -198,7 +198,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     plot_tracks(answers, rows, output / "tracks.png")
     plot_errors(answers, rows, output / "errors.png")
     write_trajectories(answers, output / "trajectories")
-    notes.print(f"plots, tables and trajectories: {output}")
+    note(f"plots, tables and trajectories: {output}")
     return 0
 
 
@@ -253,7 +253,7 @@ def explain(arguments: argparse.Namespace) -> int:
         evidence = localizer.evidence(image, arguments.scene)
         picture = output / f"{number:03d}_{path.stem}.png"
         plot_evidence(image, evidence, rows[evidence.scene], picture)
-        console.print(f"{path}: {evidence.scene}, {picture}", highlight=False, soft_wrap=True)
+        say(f"{path}: {evidence.scene}, {picture}")
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mspn_ros.inference.engine_names import AUTO, ENGINES
-from mspn_ros.terminal import notes
+from mspn_ros.terminal import note
 
 if TYPE_CHECKING:
     from mspn_ros.inference.localizer import Localizer
@@ -67,5 +67,5 @@ def open_localizer(arguments: argparse.Namespace) -> Localizer:
 
     localizer = Localizer.load(arguments.model, arguments.device, engine=arguments.engine)
     for reason in localizer.refused.values():
-        notes.print(f"left out: {reason}", style="yellow", highlight=False)
+        note(f"left out: {reason}", style="yellow")
     return localizer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mspn_ros.commands.learn import preset_file, run_with_progress
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, print_table, progress_bar
+from mspn_ros.terminal import note, print_table, progress_bar, say
 
 if TYPE_CHECKING:
     from mspn_ros.evaluation.paper.tables import PaperTable, Tables
@@ -48,7 +48,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         tuple(arguments.set),
         arguments.epochs,
         arguments.device,
-        begin=lambda title: notes.print(f"training {title}", highlight=False),
+        begin=lambda title: note(f"training {title}"),
         train=run_with_progress,
     )
     experiment.check()
@@ -72,7 +72,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
             results[what] = _figure(tables, what, [scene.name for scene in more], arguments.output)
     write_json(arguments.json or arguments.output / "reproduce.json", results)
     write_whole(arguments.output / "reproduce.md", "\n".join(text).encode())
-    notes.print(f"tables as Markdown and JSON: {arguments.output}")
+    note(f"tables as Markdown and JSON: {arguments.output}")
     return 0
 
 
@@ -81,7 +81,7 @@ def _figure(tables: Tables, what: str, more: list[str], output: Path) -> dict[st
 
     path = output / f"{what}.png"
     values = figure2(tables, path) if what == "figure2" else figure3(tables, more, path)
-    console.print(f"{what}: {path}")
+    say(f"{what}: {path}")
     return values
 
 
@@ -95,14 +95,14 @@ def _new_scenes(tables: Tables, text: list[str]) -> list[dict[str, Any]]:
             tables.experiment,
             tables.names,
             seed,
-            lambda text: notes.print(f"adding {text}", highlight=False),
+            lambda text: note(f"adding {text}"),
         )
         found = told.run()
         title = f"each scene added to a model of the others; seed {seed}"
         print_table(title, HEADER, table_cells(found))
         text.append(f"### {title}\n\n{markdown_table(HEADER, table_cells(found))}")
         picture = plot_new_scenes(found, tables.experiment.root / f"new_scenes_seed{seed}.png")
-        console.print(f"{NEW_SCENES}: {picture}", highlight=False, soft_wrap=True)
+        say(f"{NEW_SCENES}: {picture}")
         result += [{"seed": seed, **asdict(entry)} for entry in found]
     return result
 
@@ -131,7 +131,7 @@ def _from_video(scenes: Sequence[Any], output: Path, text: list[str]) -> list[di
     for one in found:
         if one.refused:
             text_of = f"{one.scene}: {one.refused}"
-            console.print(text_of, markup=False, highlight=False, soft_wrap=True)
+            say(text_of)
     text.append(f"### {title}\n\n{markdown_table(HEADER, rows)}")
     return [one.to_json() for one in found]
 
@@ -143,5 +143,5 @@ def show_table(table: PaperTable) -> str:
     for title, header, rows in blocks(table):
         print_table(title, header, rows)
     for line in ratio_lines(table):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)
     return markdown(table)

@@ -17,7 +17,7 @@ from mspn_ros.node import require_ros
 from mspn_ros.node.parameters import PARAMETERS
 from mspn_ros.paths import make_folder
 from mspn_ros.records import ConfigError
-from mspn_ros.terminal import console, notes, print_table, progress_bar
+from mspn_ros.terminal import note, print_table, progress_bar, say
 
 
 def add_localize_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,8 +86,8 @@ def replay(arguments: argparse.Namespace) -> int:
     with BagReader(arguments.bag, arguments.image_topic, arguments.pose_topic) as bag:
         truth = ground_truth(bag, localizer.rows, arguments.scene)
         taken_by = ((camera.intrinsics, None) for camera in bag.cameras())
-        if note := camera_note(localizer, taken_by, "cameras"):
-            notes.print(note, style="yellow", highlight=False, soft_wrap=True)
+        if text := camera_note(localizer, taken_by, "cameras"):
+            note(text, style="yellow")
         if arguments.live:
             done = replay_live(
                 arguments.bag, localizer, truth, arguments.namespace, arguments.image_topic
@@ -170,12 +170,12 @@ def show_table(title: str, done: Replayed) -> None:
     if table.scores:
         print_table(title, HEADER, table_cells(table))
     else:
-        console.print(f"{title}: no ground truth; answers by scene: {_named(done.answers)}")
+        say(f"{title}: no ground truth; answers by scene: {_named(done.answers)}")
     counts = ", ".join(f"{name} {count}" for name, count in table.counts.items())
-    console.print(f"frames {len(done.answers)}, dropped {table.dropped} ({counts})")
+    say(f"frames {len(done.answers)}, dropped {table.dropped} ({counts})")
     if table.latency_ms:
         values = ", ".join(f"{name} {value:.1f} ms" for name, value in table.latency_ms.items())
-        console.print(f"latency {values} ({done.facts['latency']})")
+        say(f"latency {values} ({done.facts['latency']})")
 
 
 def _named(answers: Sequence[Any]) -> str:
@@ -204,7 +204,7 @@ def write_results(
         ]
     facts = {"model": str(localizer.model_dir), **done.facts}
     report = write_report(output / "report.html", title, facts, {title: done.table}, pictures)
-    notes.print(f"report: {report}")
+    note(f"report: {report}")
 
 
 def demo(arguments: argparse.Namespace) -> int:

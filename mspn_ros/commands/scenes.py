@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mspn_ros.records import ConfigError, ModelError, SceneRow
-from mspn_ros.terminal import console, notes, print_table
+from mspn_ros.terminal import note, print_table, say
 
 # Estimated shares of confused frames from which on a person is told, and how many lines of them.
 _NOTABLE = 0.005
@@ -85,7 +85,7 @@ def list_scenes(arguments: argparse.Namespace) -> int:
     ]  # fmt: skip
     print_table(str(arguments.model), header, rows)
     for reason in content.refused.values():
-        notes.print(f"left out: {reason}", style="yellow", highlight=False)
+        note(f"left out: {reason}", style="yellow")
     return 0
 
 
@@ -113,7 +113,7 @@ def show_scene(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(arguments.json, shown)
     for name, value in shown.items():
-        console.print(f"{name.replace('_', ' '):>20}  {_text(value)}", highlight=False)
+        say(f"{name.replace('_', ' '):>20}  {_text(value)}")
     return 0
 
 
@@ -134,7 +134,7 @@ def remove_scene(arguments: argparse.Namespace) -> int:
     _require_bank(arguments.model)
     with SceneBank(arguments.model, read_only=False) as bank:
         bank.remove(arguments.scene)
-    console.print(f"{arguments.scene}: removed", highlight=False)
+    say(f"{arguments.scene}: removed")
     return 0
 
 
@@ -145,9 +145,8 @@ def rename_scene(arguments: argparse.Namespace) -> int:
     _require_bank(arguments.model)
     with SceneBank(arguments.model, read_only=False) as bank:
         row = bank.rename(arguments.scene, arguments.new_name)
-    console.print(
+    say(
         f"{arguments.scene}: now {row.name}, publishes in {row.map_frame or row.frame_id}",
-        highlight=False,
     )
     return 0
 
@@ -166,7 +165,7 @@ def place_scene(arguments: argparse.Namespace) -> int:
             packed = _similarity(arguments, bank.row(arguments.scene))
             row = bank.change(arguments.scene, map_frame=arguments.map_frame, map_from_scene=packed)
     frame = row.map_frame or row.frame_id
-    console.print(f"{row.name}: publishes in {frame}", highlight=False)
+    say(f"{row.name}: publishes in {frame}")
     return 0
 
 
@@ -192,7 +191,7 @@ def export_scene(arguments: argparse.Namespace) -> int:
         row = bank.row(arguments.scene)
     write_scene_file(arguments.out, row)
     size = arguments.out.stat().st_size
-    console.print(f"{row.name}: {arguments.out} ({size} bytes)", highlight=False)
+    say(f"{row.name}: {arguments.out} ({size} bytes)")
     return 0
 
 
@@ -217,12 +216,12 @@ def merge_scenes(arguments: argparse.Namespace) -> int:
         present = {row.uuid: row.name for row in bank.rows()}
     for row in rows:
         if row.uuid in present:
-            notes.print(f"{row.name}: is here already, as {present[row.uuid]}", highlight=False)
+            note(f"{row.name}: is here already, as {present[row.uuid]}")
     new = [row for row in rows if row.uuid not in present]
     if new:
         _take_in(arguments.model, new)
     else:
-        console.print("nothing new", highlight=False)
+        say("nothing new")
     return 0
 
 
@@ -245,7 +244,7 @@ def _take_in(model: Path, rows: Sequence[SceneRow]) -> None:
             present |= {rival.id: rival for rival in rivals}
         stored = bank.add_all(rows)
     for row in stored:
-        console.print(f"{row.name}: scene {row.id} of {model}", highlight=False)
+        say(f"{row.name}: scene {row.id} of {model}")
     tell_confusions(stored, list(present.values()))
 
 
@@ -255,14 +254,11 @@ def tell_confusions(new: Sequence[SceneRow], present: Sequence[SceneRow]) -> Non
 
     found = [c for c in confusions(new, present) if c.share > _NOTABLE]
     if not found:
-        console.print(
-            f"no frames of one scene are expected to be named like another ({_NOTABLE:.1%})"
-        )
+        say(f"no frames of one scene are expected to be named like another ({_NOTABLE:.1%})")
     for c in found[:_MOST_LINES]:
-        console.print(
+        say(
             f"{c.scene}: {c.share:.1%} of its frames are expected to be named {c.taken_for}",
             style="yellow",
-            highlight=False,
         )
 
 

@@ -24,7 +24,7 @@ from mspn_ros.inference.localizer import Localizer
 from mspn_ros.metrics import SceneScore
 from mspn_ros.paths import make_folder, package_file
 from mspn_ros.records import SceneRow
-from mspn_ros.terminal import console
+from mspn_ros.terminal import say
 
 MODEL = package_file("demo", "model")
 BAG = package_file("demo", "walk.mcap")
@@ -56,7 +56,7 @@ def run_demo(output: Path) -> int:
     make_folder(output)
     localizer = Localizer.load(MODEL)
     with BagReader(BAG) as bag:
-        console.print(
+        say(
             f"a walk of {bag.duration_s:.0f} s and {bag.image_count} frames through "
             f"{len(localizer.scenes)} synthetic rooms; the bag plays at its own rate"
         )
@@ -67,8 +67,8 @@ def run_demo(output: Path) -> int:
     show_table("live, through the node", live)
     checks = make_checks(live, offline, localizer.rows)
     for check in checks:
-        mark = "[green]holds[/]" if check.holds else "[red]FAILS[/]"
-        console.print(f"{mark}  {check.promise}: {check.seen}")
+        mark, style = ("holds", "green") if check.holds else ("FAILS", "red")
+        say(f"{mark}  {check.promise}: {check.seen}", style)
     live.facts.update({check.promise: check.seen for check in checks})
     write_results(output, "mspn demo", live, localizer, pictures)
     write_json(output / "result.json", live.table.to_json())
