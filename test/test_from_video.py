@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation
 
 from mspn_ros.cli import main
 from mspn_ros.datasets import read_scene, sfm, sfm_scale
-from mspn_ros.datasets.frame_motion import MotionMeter, choose_frames
+from mspn_ros.datasets.frame_choice import Quality
+from mspn_ros.datasets.frame_motion import Measured, MotionMeter, choose_frames
 from mspn_ros.datasets.from_video import FromVideoConfig
 from mspn_ros.datasets.sfm_agreement import agree, compared
 from mspn_ros.datasets.sfm_scale import PlacedFrame
@@ -217,6 +218,8 @@ def test_a_folder_of_others_is_never_emptied(tmp_path, capsys):
     [
         ("hall", ("--work", "hall/work"), "lies in --out"),
         ("hall", ("--test", "walk.mp4"), "given twice"),
+        ("hall", ("--test", "again.mp4"), "given twice"),
+        ("hall", ("photos", "--test", "photos"), "given twice"),
         ("hall", ("~nobody_at_all/walk.mp4",), "no such user"),
         ("hall", (b"w\xe9.mp4".decode("utf-8", "surrogateescape"),), "its name is no UTF-8"),
         (b"h\xe9".decode("utf-8", "surrogateescape"), (), "its name is no UTF-8"),
@@ -228,6 +231,9 @@ def test_paths_that_cannot_be_are_refused_before_any_work(
     pytest.importorskip("pycolmap")
     monkeypatch.chdir(tmp_path)
     vf.write_video(tmp_path / "walk.mp4", [np.zeros((48, 64, 3), np.uint8)] * 3)
+    (tmp_path / "again.mp4").symlink_to("walk.mp4")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "photos/a.jpg")
     assert expected in refused(capsys, tmp_path / out, "walk.mp4", *more)
 
 
@@ -304,6 +310,25 @@ def test_a_camera_that_stands_still_gives_no_more_frames():
     assert len(chosen) >= 6
     assert len(choose_frames(measured, 3, 0.02)) == 3
     assert len(choose_frames(measured, 100, 0)) == len(path)
+
+
+def test_steps_straight_ahead_are_seen_as_motion():
+    """Most corners lie at a corridor's end and hardly move: the nearer ones tell."""
+    meter = MotionMeter()
+    measured = [meter.measure(i, vf.corridor(0.1 * i)) for i in range(90)]
+    for most in (100, 30):
+        chosen = [frame.index for frame in choose_frames(measured, most, 0.04)]
+        assert 25 <= len(chosen) <= most
+        gaps = np.diff([0, *chosen, 89])
+        assert gaps.max() <= 3 * np.median(gaps)
+
+
+def test_swings_do_not_use_up_the_frames_of_a_steady_walk():
+    sharp = Quality(0.5, 0.0)
+    motion = np.concatenate((np.arange(50) * 0.01, 20 + np.arange(50) * 0.01))
+    measured = [Measured(i, sharp, float(moved)) for i, moved in enumerate(motion)]
+    assert len(choose_frames(measured, 50, 0.01)) >= 45
+    assert len(choose_frames(measured, 50, 0.1)) == 10
 
 
 def _placed(positions):

@@ -50,6 +50,21 @@ class Scene:
         return image
 
 
+def corridor(along):
+    """(H, W, 3) RGB of a corridor, 3 m wide and 2.4 m high, seen along it from ``along`` metres."""
+    texture = _texture(np.random.default_rng(1))
+    v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    u, v = (u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL
+    depths = np.stack((1.5 / np.abs(u), 1.2 / np.abs(v), np.full_like(u, 60 - along)))
+    hit, depth = depths.argmin(axis=0), depths.min(axis=0)
+    x, y, z = u * depth, v * depth, depth + along
+    across = np.choose(hit, (y + 10 * np.sign(x), x + 20 * np.sign(y), x))
+    on = np.choose(hit, (z, z, y))
+    side = texture.shape[0]
+    row, column = ((length * side / 4).astype(int) % side for length in (on, across))
+    return texture[row, column]
+
+
 def walk(count, height=0.0, step=0.1, turning=0.0):
     """Sideways past the posters, ``step`` metres a frame, the view turned by ``turning`` deg."""
     matrices = []

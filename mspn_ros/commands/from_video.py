@@ -113,7 +113,7 @@ def from_video(arguments: argparse.Namespace) -> int:
     from mspn_ros.datasets.from_video import FromVideoConfig, make_dataset
     from mspn_ros.datasets.sfm import require_pycolmap
     from mspn_ros.datasets.sfm_scale import KnownDistance
-    from mspn_ros.datasets.video_frames import Sources, open_source
+    from mspn_ros.datasets.video_frames import Sources
     from mspn_ros.evaluation.answers import write_json
     from mspn_ros.evaluation.reconstruction_plot import draw_reconstruction
 
@@ -123,10 +123,7 @@ def from_video(arguments: argparse.Namespace) -> int:
     given["known_distances"] = tuple(KnownDistance.parse(*d) for d in arguments.known_distance)
     config = FromVideoConfig(**{name: v for name, v in given.items() if v is not None})
     require_pycolmap()
-    sources = Sources(
-        [open_source(path) for path in arguments.sources],
-        [open_source(path) for path in arguments.test],
-    )
+    sources = Sources.open(arguments.sources, arguments.test)
     with progress_bar("from video") as update:
         result = make_dataset(
             sources,

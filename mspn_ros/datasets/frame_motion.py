@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which frames of a recording to keep: the sharpest of each stretch of equal motion in the image.
 
-Without poses, motion is what optical flow shows: by how much of the image's longer side its
-corners have moved. A camera that stands still adds nothing, one that is swung adds much.
+Without poses, motion is what optical flow shows: by how much of the image's longer side three
+quarters of its corners have moved at most. (Not half of them: who walks on along a corridor sees
+those at its end stand still.) A camera that stands still adds nothing, one that is swung adds much.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from mspn_ros.records import Array, ImageHW3
 
 _FLOW_SIDE = 320
 _CORNERS = 200
-# Where fewer of the corners are found again, the view has changed: by an unknown amount.
+# The share of the corners that motion is judged by; those that were lost moved most.
+_JUDGED = 0.75
+# Where fewer are found again from frame to frame, the view has changed: by an unknown amount.
 _LEAST_TRACKED = 0.5
 # Motion after which new corners are taken, as a share of the longer side.
 _NEW_CORNERS = 0.15
@@ -47,6 +50,7 @@ class MotionMeter:
         self._before: ImageHW3 | None = None
         self._origin = np.zeros((0, 1, 2), np.float32)
         self._points = self._origin
+        self._begun_with = 0
         self._base = 0.0
 
     def measure(self, index: int, image: ImageHW3) -> Measured:
@@ -74,9 +78,10 @@ class MotionMeter:
             self._restart(small, _UNKNOWN_MOTION)
             return 0.0
         self._origin, self._points = self._origin[kept], points[kept]
-        moved = np.linalg.norm(self._points - self._origin, axis=-1)
-        motion = float(np.median(moved) / max(small.shape))
-        if motion >= _NEW_CORNERS or len(self._points) < _CORNERS * _LEAST_TRACKED:
+        moved = np.sort(np.linalg.norm(self._points - self._origin, axis=-1).ravel())
+        judged = int(_JUDGED * self._begun_with)
+        motion = float(moved[min(judged, len(moved) - 1)] / max(small.shape))
+        if motion >= _NEW_CORNERS or judged >= len(moved):
             self._restart(small, motion)
             return 0.0
         return motion
@@ -86,25 +91,41 @@ class MotionMeter:
         corners = cv2.goodFeaturesToTrack(small, _CORNERS, 0.01, 5)
         self._origin = np.zeros((0, 1, 2), np.float32) if corners is None else corners
         self._points = self._origin
+        self._begun_with = len(self._points)
 
 
 def choose_frames(frames: Sequence[Measured], most: int, least_motion: float) -> list[Measured]:
     """At most ``most`` frames: the sharpest of each stretch of equal motion.
 
-    A stretch is ``least_motion`` long, or longer where the recording has more of them than
-    ``most``; with 0 all frames are kept as long as they are no more than ``most``.
+    A stretch is ``least_motion`` long, or as much longer as it takes to have no more than ``most``
+    of them with a frame in; with 0 all frames are kept as long as they are no more than ``most``.
     """
+    if least_motion <= 0:
+        if len(frames) <= most:
+            return list(frames)
+        # As many frames to each stretch.
+        motion, length = np.arange(len(frames), dtype=np.float64), 1.0
+    else:
+        motion, length = np.array([frame.motion for frame in frames], np.float64), least_motion
     if not frames:
         return []
-    if least_motion <= 0 and len(frames) <= most:
-        return list(frames)
-    motion = np.array([frame.motion for frame in frames], np.float64)
-    if least_motion <= 0:
-        # As many frames to each stretch.
-        motion = np.arange(len(frames), dtype=np.float64)
-        least_motion = 1.0
-    place = motion / max(least_motion, (motion[-1] + 1e-9) / most)
-    stretch = np.minimum(place.astype(int), most - 1)
+
+    def stretches(length: float) -> npt.NDArray[np.int64]:
+        return np.floor(motion / length).astype(np.int64)
+
+    # Some stretches are empty, since swings and cuts pass over them: the shortest that will do is
+    # found by halving, not by dividing.
+    short, long = length, max(length, (float(np.ptp(motion)) + 1e-9) / most * 2)
+    if len(np.unique(stretches(short))) > most:
+        for _ in range(40):
+            length = (short + long) / 2
+            if len(np.unique(stretches(length))) > most:
+                short = length
+            else:
+                long = length
+        length = long
+    stretch = stretches(length)
+    place = motion / length
     return [_sharpest(frames, place, np.flatnonzero(stretch == k)) for k in np.unique(stretch)]
 
 

@@ -303,11 +303,20 @@ class Sources:
     train: Sequence[Source]
     test: Sequence[Source] = ()
 
-    def __post_init__(self) -> None:
-        places = [source.path for source in (*self.train, *self.test)]
+    @classmethod
+    def open(cls, train: Sequence[Path], test: Sequence[Path] = ()) -> Sources:
+        """The videos and folders of photos.
+
+        Raises:
+            DatasetError: see :func:`open_source`; or one is given twice.
+        """
+        places = [os.path.realpath(plain_path(path)) for path in (*train, *test)]
         for place in places:
-            if places.count(place) > 1 and place.is_file():
+            if places.count(place) > 1:
                 raise DatasetError(f"{place}: given twice; a pass is for training or for testing")
+        return cls([open_source(path) for path in train], [open_source(path) for path in test])
+
+    def __post_init__(self) -> None:
         taken: set[str] = set()
         for source in (*self.train, *self.test):
             name, number = source.name, 2
