@@ -11,7 +11,7 @@ from rosbags.rosbag2 import CompressionFormat, StoragePlugin
 from rosbags.rosbag2 import Writer as Ros2Writer
 from scipy.spatial.transform import Rotation
 
-from mspn_ros.datasets.bags import ros2_types
+from mspn_ros.datasets.bag_messages import ros2_types
 from mspn_ros.mounting import RigidTransform
 
 S = 10**9

@@ -16,8 +16,9 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
+from mspn_ros.datasets.bag_messages import camera_at, ros2_types
 from mspn_ros.datasets.bag_writer import frame_stamps_ns, write_bag
-from mspn_ros.datasets.bags import BagReader, camera_at, ros2_types
+from mspn_ros.datasets.bags import BagReader
 from mspn_ros.images import read_image
 from mspn_ros.records import BagError, Frame, ImageError, Intrinsics, Pose
 

@@ -489,8 +489,12 @@ def test_what_two_reconstructions_place_otherwise_is_left_out_and_too_much_of_it
     turned = Similarity(np.zeros(3), Rotation.from_rotvec((0, 0.2, 0)), 1.0)
     found = compared(2, [model], [_carried(model, turned, names[11:])])
     assert found.agreed == tuple(names[:11])
-    with pytest.raises(DatasetError, match="only 11 of 20 frames into the same places"):
+    with pytest.raises(DatasetError, match="only 11 of 20 frames into the same places") as refusal:
         found.check(20, 0.5)
+    assert "--min-registered" not in str(refusal.value)
+    found = compared(2, [model], [model])
+    with pytest.raises(DatasetError, match=r"20 of 80 .* or lower --min-registered"):
+        found.check(80, 0.5)
 
 
 def test_a_third_reconstruction_decides_and_the_two_that_agree_are_taken():

@@ -18,8 +18,9 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed: pip install mspn_ro
 import ros_tools
 from models import make_tiny_model
 
+from mspn_ros.datasets.bag_messages import BagImage
 from mspn_ros.datasets.bag_writer import write_bag
-from mspn_ros.datasets.bags import BagImage, BagReader
+from mspn_ros.datasets.bags import BagReader
 from mspn_ros.inference.localizer import Localizer
 from mspn_ros.node import live
 from mspn_ros.node.live import replay_live

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import cv2
 
-from mspn_ros.datasets.bags import COMPRESSED_IMAGE, BagImage, ros2_types
+from mspn_ros.datasets.bag_messages import COMPRESSED_IMAGE, BagImage, ros2_types
 from mspn_ros.records import ImageHW3
 
 # Of raw images. All chroma is kept; what is lost lies far below what resizing for a network loses,

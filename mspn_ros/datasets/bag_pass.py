@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mspn_ros.datasets.bag_images import image_file
+from mspn_ros.datasets.bag_messages import BagImage, camera_at
 from mspn_ros.datasets.bag_poses import PoseOptions, PoseSource, pose_source
 from mspn_ros.datasets.bag_scan import (
     BagScan,
@@ -26,7 +27,7 @@ from mspn_ros.datasets.bag_scan import (
     scan_bag,
     what_was_recorded,
 )
-from mspn_ros.datasets.bags import NO_POSE_TOPIC, BagImage, BagReader, camera_at
+from mspn_ros.datasets.bags import NO_POSE_TOPIC, BagReader
 from mspn_ros.datasets.camera_info import CAMERA_INFO, camera_info_topic
 from mspn_ros.datasets.frame_choice import (
     ChoiceOptions,

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from mspn_ros.datasets.bag_poses import Edge, FrameGraph, PoseTopic
-from mspn_ros.datasets.bags import (
+from mspn_ros.datasets.bag_messages import (
     POSE_TYPES,
     BagCamera,
-    BagReader,
     pose_numbers,
     ros2_types,
     stamp_ns_of,
 )
+from mspn_ros.datasets.bag_poses import Edge, FrameGraph, PoseTopic
+from mspn_ros.datasets.bags import BagReader
 from mspn_ros.datasets.camera_info import (
     CAMERA_INFO,
     camera_info_topic,

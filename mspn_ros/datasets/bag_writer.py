@@ -15,7 +15,7 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_typestore
 
-from mspn_ros.datasets.bags import COMPRESSED_IMAGE, RAW_IMAGE, ros2_types
+from mspn_ros.datasets.bag_messages import COMPRESSED_IMAGE, RAW_IMAGE, ros2_types
 from mspn_ros.datasets.camera_info import CAMERA_INFO, camera_info_topic
 from mspn_ros.images import read_image
 from mspn_ros.records import BagError, Frame, ImageHW3, Intrinsics, Pose

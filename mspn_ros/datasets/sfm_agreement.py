@@ -60,15 +60,20 @@ class Agreement:
         Raises:
             DatasetError: with what to do.
         """
-        wanted = max(least_share * images, _ENOUGH * len(self.models[0].poses))
-        if len(self.agreed) < wanted:
-            raise DatasetError(
-                f"{self.runs} reconstructions of the same images put only {len(self.agreed)} of "
-                f"{images} frames into the same places ({wanted:.0f} are needed): parts of the "
-                "recording hang together by too little. Record more slowly, sideways too, above "
-                "all where the way turns, and come back to where you were; or lower "
-                "--min-registered if that part is enough"
-            )
+        enough, share = _ENOUGH * len(self.models[0].poses), least_share * images
+        if len(self.agreed) >= max(enough, share):
+            return
+        remedy = (
+            "Take more frames of it (--min-motion 0, a larger --max-frames), or record more "
+            "slowly, sideways too, above all where the way turns, and come back to where you were"
+        )
+        if len(self.agreed) >= enough:
+            remedy += "; or lower --min-registered if that part is enough"
+        raise DatasetError(
+            f"{self.runs} reconstructions of the same images put only {len(self.agreed)} of "
+            f"{images} frames into the same places ({max(enough, share):.0f} are needed): parts "
+            f"of the recording hang together by too little. {remedy}"
+        )
 
 
 def agree(reconstruct: Callable[[int], Run]) -> Agreement | None:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mspn_ros.datasets.bags import BagCamera, BagImage, BagReader, camera_at
+from mspn_ros.datasets.bag_messages import BagCamera, BagImage, camera_at
+from mspn_ros.datasets.bags import BagReader
 from mspn_ros.datasets.trajectory import Trajectory
 from mspn_ros.evaluation.answers import Answer
 from mspn_ros.inference.localizer import Localizer

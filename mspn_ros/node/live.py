@@ -15,15 +15,15 @@ from typing import Any
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from mspn_ros.datasets.bags import (
+from mspn_ros.datasets.bag_messages import (
     COMPRESSED_IMAGE,
     IMAGE_TYPES,
     RAW_IMAGE,
     BagCamera,
     BagImage,
-    BagReader,
     camera_at,
 )
+from mspn_ros.datasets.bags import BagReader
 from mspn_ros.datasets.camera_info import camera_info_topic
 from mspn_ros.inference.engine_names import AUTO
 from mspn_ros.node import NAMESPACE, NODE_NAME

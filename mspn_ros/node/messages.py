@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from mspn_ros.datasets.bags import ros2_types
+from mspn_ros.datasets.bag_messages import ros2_types
 from mspn_ros.images import (
     RAW_ENCODINGS,
     LeastSize,
