@@ -75,7 +75,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--min-motion",
         type=float,
         help="least motion between chosen frames, as a share of the image's longer side; 0 takes "
-        "every frame (default 0.04)",
+        "every frame (default 0.02)",
     )
     frames.add_argument(
         "--max-side", type=int, metavar="PX", help="longer images are shrunk to it (default 1600)"

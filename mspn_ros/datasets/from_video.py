@@ -50,7 +50,7 @@ class FromVideoConfig:
     """
 
     max_frames: int = 300
-    min_motion: float = 0.04
+    min_motion: float = 0.02
     max_side: int = 1600
     camera_model: str = "SIMPLE_RADIAL"
     focal_px: float | None = None

@@ -161,7 +161,8 @@ def reconstruct(
         finished.unlink(missing_ok=True)
         if _read_json(work / "features.json") != task:
             # Of other images or cameras: nothing of it may be taken for these.
-            (work / "features.db").unlink(missing_ok=True)
+            for stored in ("features.db", "features.votes.json"):
+                (work / stored).unlink(missing_ok=True)
             (work / "features.json").write_text(json.dumps(task), encoding="utf-8")
         told = task | {"threads": threads, "run": run}
         (work / "task.json").write_text(json.dumps(told), encoding="utf-8")

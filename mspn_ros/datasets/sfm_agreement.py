@@ -24,9 +24,9 @@ from mspn_ros.records import Array, DatasetError
 # Two poses of a frame agree within so much of the cameras' extent, and so many degrees
 # (docs/experiments.md, section 14).
 AGREES_PERCENT, AGREES_DEG = 3.0, 5.0
-# Two reconstructions that agree on such a share of the frames are enough; else there is a third.
+# Two reconstructions that agree on such a share of the frames are enough; else there is another.
 _ENOUGH = 0.7
-MOST_RUNS = 3
+MOST_RUNS = 5
 _TRIALS = 500
 
 # The models of one run, the largest first.

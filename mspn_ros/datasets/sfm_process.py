@@ -37,6 +37,8 @@ _MOST_MODELS = 10
 _VOTED = 0.0
 _FOCAL_GUESSES = (_VOTED, 0.75, 1.1, 0.5, 1.6)
 _ENOUGH = 0.8
+# More than this is a lens with distortion, and has to be known before poses are looked for.
+_DISTORTS = 0.05
 # What is voted for: 28 to 103 degrees of view. Pairs that hardly move say nothing.
 _FOCALS = 0.4 * 1.15 ** np.arange(12)
 _MOST_VOTES, _LEAST_VOTES, _VOTE_MATCHES, _VOTE_MOTION = 150, 5, 40, 0.05
@@ -215,16 +217,15 @@ def _aggregate(descriptors: Any, words: Any) -> Any:
 def _map(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
     """The models, largest first; with other guesses at the focal length where one leads nowhere."""
     total = sum(len(one) for one in task["passes"])
-    database = work / "features.db"
-    unknown = any(group["parameters"] is None for group in task["groups"])
+    unknown = [group["names"][0] for group in task["groups"] if group["parameters"] is None]
+    votes = _votes(pycolmap, task, work, talk, unknown) if unknown else {}
     best: list[Any] = []
-    _verify(pycolmap, task, work, talk)
     for guess in _FOCAL_GUESSES if unknown else _FOCAL_GUESSES[:1]:
-        if unknown:
-            if not _guess_focal(pycolmap, task, database, guess):
-                continue
-            _verify(pycolmap, task, work, talk)
-        found = _map_once(pycolmap, task, database, work / "models", talk)
+        shares = {name: guess or votes[name] for name in unknown}
+        if not all(shares.values()):
+            continue
+        _set_cameras(pycolmap, work / "features.db", shares)
+        found = _map_with_lens(pycolmap, task, work, talk)
         if not best or (found and _placed(found) > _placed(best)):
             best = found
         if best and _placed(best) >= _ENOUGH * total:
@@ -232,34 +233,72 @@ def _map(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[A
     return best
 
 
+def _map_with_lens(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
+    """The models by the cameras that the database has, or by those that they turn out to be.
+
+    A lens that distorts bends a model that was made without; so there is a second one by the lens
+    that the first ends with.
+    """
+    _verify(pycolmap, task, work, talk)
+    found = _map_once(pycolmap, task, work, talk)
+    if not found or not any(_distorts(camera) for camera in found[0].cameras.values()):
+        return found
+    with pycolmap.Database.open(work / "features.db") as database:
+        for camera in found[0].cameras.values():
+            known = database.read_camera(camera.camera_id)
+            known.params = camera.params
+            database.update_camera(known)
+    _verify(pycolmap, task, work, talk)
+    again = _map_once(pycolmap, task, work, talk)
+    return again if again and _placed(again) >= _placed(found) else found
+
+
+def _distorts(camera: Any) -> bool:
+    return bool(np.any(np.abs(camera.params[camera.extra_params_idxs()]) > _DISTORTS))
+
+
 def _placed(models: list[Any]) -> int:
     return int(models[0].num_reg_images())
 
 
-def _guess_focal(pycolmap: Any, task: dict[str, Any], path: Path, guess: float) -> bool:
-    """Set what is unknown, as if it were known; whether all cameras have a focal length now.
+def _votes(
+    pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk, names: list[str]
+) -> dict[str, float]:
+    """For the camera of each of the images ``names`` the focal length that is voted for.
+
+    Found once, from pairs that are verified without one.
+    """
+    stored = work / "features.votes.json"
+    if stored.exists():
+        known = json.loads(stored.read_text(encoding="utf-8"))
+        return {name: float(known[name]) for name in names}
+    _verify(pycolmap, task, work, talk)
+    votes = {}
+    with pycolmap.Database.open(work / "features.db") as database:
+        for name in names:
+            image = database.read_image_with_name(name)
+            camera = database.read_camera(image.camera_id)
+            side = max(camera.width, camera.height)
+            votes[name] = _vote(_moving_pairs(pycolmap, database, camera), side)
+    stored.write_text(json.dumps(votes), encoding="utf-8")
+    return votes
+
+
+def _set_cameras(pycolmap: Any, path: Path, shares: dict[str, float]) -> None:
+    """Give the cameras of images a focal length by the longer side as if it were known.
 
     COLMAP leaves it open else, and finds far fewer pairs to begin with.
     """
-    shares: list[float] = []
     with pycolmap.Database.open(path) as database:
-        for group in task["groups"]:
-            if group["parameters"] is not None:
-                continue
-            image = database.read_image_with_name(group["names"][0])
+        for name, share in shares.items():
+            image = database.read_image_with_name(name)
             camera = database.read_camera(image.camera_id)
-            share = guess
-            if guess == _VOTED:
-                side = max(camera.width, camera.height)
-                share = _vote(_moving_pairs(pycolmap, database, camera), side)
-            shares.append(share)
             parameters = np.array(camera.params)
             parameters[camera.focal_length_idxs()] = share * max(camera.width, camera.height)
+            parameters[camera.extra_params_idxs()] = 0
             camera.params = parameters
             camera.has_prior_focal_length = True
-            if share > 0:
-                database.update_camera(camera)
-    return min(shares) > 0
+            database.update_camera(camera)
 
 
 def _moving_pairs(pycolmap: Any, database: Any, camera: Any) -> list[tuple[Any, Any]]:
@@ -332,17 +371,22 @@ def _verify(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> Non
     (work / "pairs.json").write_text(json.dumps(_pair_counts(pycolmap, path)))
 
 
-def _map_once(
-    pycolmap: Any, task: dict[str, Any], path: Path, models: Path, talk: _Talk
-) -> list[Any]:
+def _map_once(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
+    """The models, largest first; of the largest the lens is refined as well, once it stands.
+
+    While few images hold it, distortion trades against the focal length and bends the whole.
+    """
     total = sum(len(one) for one in task["passes"])
+    models = work / "models"
     shutil.rmtree(models, ignore_errors=True)
-    models.mkdir()
+    for folder in (models / "first", models / "lens"):
+        folder.mkdir(parents=True)
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = task["threads"]
     options.random_seed = task["run"]
     options.max_num_models = _MOST_MODELS
     options.min_model_size = 3
+    options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = False
     placed = 2
 
     def one_more() -> None:
@@ -350,11 +394,27 @@ def _map_once(
         placed = min(placed + 1, total)
         talk.say(step="cameras", done=placed, total=total)
 
+    def run(folder: Path, start: Path | str = "") -> list[Any]:
+        found = pycolmap.incremental_mapping(
+            work / "features.db",
+            task["images"],
+            folder,
+            options,
+            input_path=start,
+            next_image_callback=one_more,
+        )
+        return sorted(found.values(), key=lambda model: -model.num_reg_images())
+
     talk.say(step="cameras", done=0, total=total)
-    found = pycolmap.incremental_mapping(
-        path, task["images"], models, options, next_image_callback=one_more
-    )
-    return sorted(found.values(), key=lambda model: -model.num_reg_images())
+    found = run(models / "first")
+    if found:
+        largest = models / "largest"
+        largest.mkdir()
+        found[0].write(largest)
+        options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = True
+        options.multiple_models = False
+        found[:1] = run(models / "lens", largest)[:1] or found[:1]
+    return found
 
 
 def _save(model: Any, path: Path) -> None:
