@@ -124,6 +124,37 @@ def test_the_summary_tells_what_was_found(made):
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
 
 
+def through_lens(image, k):
+    """What a lens with radial distortion ``k`` makes of an image, without the empty borders."""
+    camera = np.array(
+        [[vf.FOCAL, 0, (vf.WIDTH - 1) / 2], [0, vf.FOCAL, (vf.HEIGHT - 1) / 2], [0, 0, 1]]
+    )
+    u, v = np.meshgrid(np.arange(vf.WIDTH), np.arange(vf.HEIGHT))
+    points = np.stack((u, v), axis=-1).reshape(-1, 1, 2).astype(np.float32)
+    straight = cv2.undistortPoints(points, camera, np.array((k, 0, 0, 0)), P=camera)
+    seen = straight.reshape(vf.HEIGHT, vf.WIDTH, 2).astype(np.float32)
+    return cv2.remap(image, seen, None, cv2.INTER_LINEAR)[12:-12, 16:-16]
+
+
+def test_a_lens_that_distorts_bends_nothing(tmp_path):
+    pytest.importorskip("pycolmap")
+    scene, k = vf.Scene(), -0.15
+    walk = vf.walk(14, step=0.15, turning=1.5)
+    images = [through_lens(scene.draw(matrix), k) for matrix in walk]
+    video = vf.write_video(tmp_path / "wide.mp4", images)
+    assert run(tmp_path / "out", video, *QUICK, "--test-share", "0") == 0
+    found = read_scene(tmp_path / "out")
+    assert len(found.frames) == len(walk)
+    for frame in found.frames:
+        assert frame.intrinsics.distortion[0] == pytest.approx(k, abs=0.03)
+        assert frame.intrinsics.fx == pytest.approx(vf.FOCAL, rel=0.06)
+    given = np.array([matrix[:3, 3] for matrix in walk])
+    positions = np.array([frame.pose.position for frame in found.frames])
+    similarity = fit_similarity(positions, given)
+    moved = similarity.scale * similarity.rotation.apply(positions) + similarity.translation
+    np.testing.assert_allclose(moved, given, atol=0.03)
+
+
 def test_known_positions_give_frame_and_scale_without_another_reconstruction(made, capsys):
     folder, truth, arguments = made
     turn, offset = ELSEWHERE

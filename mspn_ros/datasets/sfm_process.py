@@ -37,8 +37,8 @@ _MOST_MODELS = 10
 _VOTED = 0.0
 _FOCAL_GUESSES = (_VOTED, 0.75, 1.1, 0.5, 1.6)
 _ENOUGH = 0.8
-# More than this is a lens with distortion, and has to be known before poses are looked for.
-_DISTORTS = 0.05
+# Terms of distortion, and a factor of focal lengths, from which on a lens is another than thought.
+_DISTORTS, _MISJUDGED = 0.05, 1.5
 # What is voted for: 28 to 103 degrees of view. Pairs that hardly move say nothing.
 _FOCALS = 0.4 * 1.15 ** np.arange(12)
 _MOST_VOTES, _LEAST_VOTES, _VOTE_MATCHES, _VOTE_MOTION = 150, 5, 40, 0.05
@@ -234,27 +234,31 @@ def _map(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[A
 
 
 def _map_with_lens(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
-    """The models by the cameras that the database has, or by those that they turn out to be.
+    """The models by a lens without distortion, or by another one where there is some.
 
-    A lens that distorts bends a model that was made without; so there is a second one by the lens
-    that the first ends with.
+    While few images hold it, distortion trades against the focal length and bends the whole: so
+    that it is left alone until the model stands. Where it then turns out to matter, the model was
+    bent for the want of it, and is made anew with a lens that is free from the beginning.
     """
     _verify(pycolmap, task, work, talk)
-    found = _map_once(pycolmap, task, work, talk)
-    if not found or not any(_distorts(camera) for camera in found[0].cameras.values()):
+    found = _map_once(pycolmap, task, work, talk, free_lens=False)
+    if not found:
         return found
     with pycolmap.Database.open(work / "features.db") as database:
-        for camera in found[0].cameras.values():
-            known = database.read_camera(camera.camera_id)
-            known.params = camera.params
-            database.update_camera(known)
-    _verify(pycolmap, task, work, talk)
-    again = _map_once(pycolmap, task, work, talk)
+        if all(
+            _as_thought(camera, database.read_camera(camera.camera_id))
+            for camera in found[0].cameras.values()
+        ):
+            return found
+    again = _map_once(pycolmap, task, work, talk, free_lens=True)
     return again if again and _placed(again) >= _placed(found) else found
 
 
-def _distorts(camera: Any) -> bool:
-    return bool(np.any(np.abs(camera.params[camera.extra_params_idxs()]) > _DISTORTS))
+def _as_thought(camera: Any, before: Any) -> bool:
+    """Whether a camera has hardly any distortion, and about the focal length it began with."""
+    ratio = camera.mean_focal_length() / before.mean_focal_length()
+    distortion = np.abs(camera.params[camera.extra_params_idxs()])
+    return bool(np.all(distortion <= _DISTORTS)) and 1 / _MISJUDGED < ratio < _MISJUDGED
 
 
 def _placed(models: list[Any]) -> int:
@@ -371,22 +375,20 @@ def _verify(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> Non
     (work / "pairs.json").write_text(json.dumps(_pair_counts(pycolmap, path)))
 
 
-def _map_once(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
-    """The models, largest first; of the largest the lens is refined as well, once it stands.
-
-    While few images hold it, distortion trades against the focal length and bends the whole.
-    """
+def _map_once(
+    pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk, free_lens: bool
+) -> list[Any]:
+    """The models, largest first; the largest has its lens refined in the end."""
     total = sum(len(one) for one in task["passes"])
     models = work / "models"
     shutil.rmtree(models, ignore_errors=True)
-    for folder in (models / "first", models / "lens"):
-        folder.mkdir(parents=True)
+    for name in ("all", "largest", "refined"):
+        (models / name).mkdir(parents=True)
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = task["threads"]
     options.random_seed = task["run"]
     options.max_num_models = _MOST_MODELS
     options.min_model_size = 3
-    options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = False
     placed = 2
 
     def one_more() -> None:
@@ -406,14 +408,13 @@ def _map_once(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> l
         return sorted(found.values(), key=lambda model: -model.num_reg_images())
 
     talk.say(step="cameras", done=0, total=total)
-    found = run(models / "first")
-    if found:
-        largest = models / "largest"
-        largest.mkdir()
-        found[0].write(largest)
+    options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = free_lens
+    found = run(models / "all")
+    if found and not free_lens:
+        found[0].write(models / "largest")
         options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = True
         options.multiple_models = False
-        found[:1] = run(models / "lens", largest)[:1] or found[:1]
+        found[:1] = run(models / "refined", models / "largest")[:1] or found[:1]
     return found
 
 
