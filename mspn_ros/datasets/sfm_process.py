@@ -41,7 +41,7 @@ _ENOUGH = 0.8
 _DISTORTS, _MISJUDGED = 0.05, 1.5
 # What is voted for: 28 to 103 degrees of view. Pairs that hardly move say nothing.
 _FOCALS = 0.4 * 1.15 ** np.arange(12)
-_MOST_VOTES, _LEAST_VOTES, _VOTE_MATCHES, _VOTE_MOTION = 150, 5, 40, 0.05
+_MOST_VOTES, _LEAST_VOTES, _VOTE_MATCHES, _VOTE_MOTION = 600, 5, 40, 0.05
 # COLMAP's numbers of CALIBRATED and UNCALIBRATED pairs.
 _WITH_DEPTH = (2, 3)
 
@@ -342,9 +342,8 @@ def _vote(pairs: list[tuple[Any, Any]], side: int) -> float:
     for share in _FOCALS:
         focal, fitting = share * side, 0
         for a, b in pairs:
-            cv2.setRNGSeed(0)
             _, mask = cv2.findEssentialMat(
-                a / focal, b / focal, np.eye(3), cv2.RANSAC, 0.999, 1 / focal, 300
+                a / focal, b / focal, np.eye(3), cv2.USAC_MAGSAC, 0.999, 1 / focal, 300
             )
             fitting += 0 if mask is None else int(mask.sum())
         votes.append(fitting)
