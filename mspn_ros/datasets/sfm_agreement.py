@@ -24,7 +24,9 @@ from mspn_ros.records import Array, DatasetError
 # Two poses of a frame agree within so much of the cameras' extent, and so many degrees
 # (docs/experiments.md, section 14).
 AGREES_PERCENT, AGREES_DEG = 3.0, 5.0
-# Two reconstructions that agree on such a share of the frames are enough; else there is another.
+# Two reconstructions that agree on such a share of the frames are right; else there is another.
+_CERTAIN = 0.9
+# What the best two must agree on in the end.
 _ENOUGH = 0.7
 MOST_RUNS = 5
 _TRIALS = 500
@@ -79,6 +81,9 @@ class Agreement:
 def agree(reconstruct: Callable[[int], Run]) -> Agreement | None:
     """Reconstruct by ``reconstruct(run)`` until two agree, at most MOST_RUNS times; the best pair.
 
+    Two bent ones may agree on a good part, so that a few more are tried for a pair that agrees on
+    nearly all.
+
     None where the first finds nothing; nothing is agreed on where it finds too little.
     """
     runs: list[Run] = []
@@ -92,7 +97,7 @@ def agree(reconstruct: Callable[[int], Run]) -> Agreement | None:
         pairs = [compared(len(runs), *pair) for pair in combinations(filter(None, runs), 2)]
         if pairs:
             best = max(pairs, key=lambda pair: len(pair.agreed))
-            if len(best.agreed) >= _ENOUGH * max(len(run[0].poses) for run in runs if run):
+            if len(best.agreed) >= _CERTAIN * max(len(run[0].poses) for run in runs if run):
                 return best
     nothing = Agreement(len(runs), runs[0], (), tuple(runs[0][0].poses), 0.0, 0.0)
     return best or nothing
