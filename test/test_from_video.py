@@ -528,6 +528,18 @@ def test_what_two_reconstructions_place_otherwise_is_left_out_and_too_much_of_it
         found.check(80, 0.5)
 
 
+def test_seven_tenths_are_taken_only_once_nine_were_looked_for():
+    model, names = _model(20), list(_model(20).poses)
+    away = Similarity(np.array((0, 50.0, 0)), Rotation.identity(), 1.0)
+    strays = [[_carried(model, away, names[3 * k : 3 * k + 3])] for k in range(5)]
+    found = agree(lambda run: strays[run])
+    assert (found.runs, len(found.agreed)) == (5, 14)
+    found.check(20, 0.5)
+    runs = [strays[0], [model], [model.without("7")]]
+    found = agree(lambda run: runs[run])
+    assert (found.runs, len(found.agreed)) == (3, 19)
+
+
 def test_a_third_reconstruction_decides_and_the_two_that_agree_are_taken():
     model = _model(20)
     wrong = _carried(
