@@ -236,11 +236,14 @@ def _map(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[A
 def _map_with_lens(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
     """The models by a lens without distortion, or by another one where there is some.
 
-    While few images hold it, distortion trades against the focal length and bends the whole: so
+    While few images hold it, distortion trades against the focal length and may bend the whole: so
     that it is left alone until the model stands. Where it then turns out to matter, the model was
-    bent for the want of it, and is made anew with a lens that is free from the beginning.
+    bent for the want of it, and is made anew with a lens that is free from the beginning. Every
+    other run begins with that: what both ways agree on depends on neither.
     """
     _verify(pycolmap, task, work, talk)
+    if task["run"] % 2:
+        return _map_once(pycolmap, task, work, talk, free_lens=True)
     found = _map_once(pycolmap, task, work, talk, free_lens=False)
     if not found:
         return found
