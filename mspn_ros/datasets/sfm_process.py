@@ -37,8 +37,6 @@ _MOST_MODELS = 10
 _VOTED = 0.0
 _FOCAL_GUESSES = (_VOTED, 0.75, 1.1, 0.5, 1.6)
 _ENOUGH = 0.8
-# Terms of distortion, and a factor of focal lengths, from which on a lens is another than thought.
-_DISTORTS, _MISJUDGED = 0.05, 1.5
 # What is voted for: 28 to 103 degrees of view. Pairs that hardly move say nothing.
 _FOCALS = 0.4 * 1.15 ** np.arange(12)
 _MOST_VOTES, _LEAST_VOTES, _VOTE_MATCHES, _VOTE_MOTION = 600, 5, 40, 0.05
@@ -225,43 +223,13 @@ def _map(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[A
         if not all(shares.values()):
             continue
         _set_cameras(pycolmap, work / "features.db", shares)
-        found = _map_with_lens(pycolmap, task, work, talk)
+        _verify(pycolmap, task, work, talk)
+        found = _map_once(pycolmap, task, work, talk)
         if not best or (found and _placed(found) > _placed(best)):
             best = found
         if best and _placed(best) >= _ENOUGH * total:
             break
     return best
-
-
-def _map_with_lens(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
-    """The models by a lens without distortion, or by another one where there is some.
-
-    While few images hold it, distortion trades against the focal length and may bend the whole: so
-    that it is left alone until the model stands. Where it then turns out to matter, the model was
-    bent for the want of it, and is made anew with a lens that is free from the beginning. Every
-    other run begins with that: what both ways agree on depends on neither.
-    """
-    _verify(pycolmap, task, work, talk)
-    if task["run"] % 2:
-        return _map_once(pycolmap, task, work, talk, free_lens=True)
-    found = _map_once(pycolmap, task, work, talk, free_lens=False)
-    if not found:
-        return found
-    with pycolmap.Database.open(work / "features.db") as database:
-        if all(
-            _as_thought(camera, database.read_camera(camera.camera_id))
-            for camera in found[0].cameras.values()
-        ):
-            return found
-    again = _map_once(pycolmap, task, work, talk, free_lens=True)
-    return again if again and _placed(again) >= _placed(found) else found
-
-
-def _as_thought(camera: Any, before: Any) -> bool:
-    """Whether a camera has hardly any distortion, and about the focal length it began with."""
-    ratio = camera.mean_focal_length() / before.mean_focal_length()
-    distortion = np.abs(camera.params[camera.extra_params_idxs()])
-    return bool(np.all(distortion <= _DISTORTS)) and 1 / _MISJUDGED < ratio < _MISJUDGED
 
 
 def _placed(models: list[Any]) -> int:
@@ -377,15 +345,12 @@ def _verify(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> Non
     (work / "pairs.json").write_text(json.dumps(_pair_counts(pycolmap, path)))
 
 
-def _map_once(
-    pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk, free_lens: bool
-) -> list[Any]:
-    """The models, largest first; the largest has its lens refined in the end."""
+def _map_once(pycolmap: Any, task: dict[str, Any], work: Path, talk: _Talk) -> list[Any]:
+    """The models by the cameras that the database has to begin with, largest first."""
     total = sum(len(one) for one in task["passes"])
     models = work / "models"
     shutil.rmtree(models, ignore_errors=True)
-    for name in ("all", "largest", "refined"):
-        (models / name).mkdir(parents=True)
+    models.mkdir()
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = task["threads"]
     options.random_seed = task["run"]
@@ -398,26 +363,11 @@ def _map_once(
         placed = min(placed + 1, total)
         talk.say(step="cameras", done=placed, total=total)
 
-    def run(folder: Path, start: Path | str = "") -> list[Any]:
-        found = pycolmap.incremental_mapping(
-            work / "features.db",
-            task["images"],
-            folder,
-            options,
-            input_path=start,
-            next_image_callback=one_more,
-        )
-        return sorted(found.values(), key=lambda model: -model.num_reg_images())
-
     talk.say(step="cameras", done=0, total=total)
-    options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = free_lens
-    found = run(models / "all")
-    if found and not free_lens:
-        found[0].write(models / "largest")
-        options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = True
-        options.multiple_models = False
-        found[:1] = run(models / "refined", models / "largest")[:1] or found[:1]
-    return found
+    found = pycolmap.incremental_mapping(
+        work / "features.db", task["images"], models, options, next_image_callback=one_more
+    )
+    return sorted(found.values(), key=lambda model: -model.num_reg_images())
 
 
 def _save(model: Any, path: Path) -> None:
