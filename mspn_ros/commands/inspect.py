@@ -106,9 +106,8 @@ def _line(title: str, text: str, style: str | None = None) -> None:
 def _show_findings(found: Sequence[Finding]) -> None:
     rule("findings")
     for finding in found:
-        head = f"{finding.severity:>16}  {finding.scene}: {finding.text}"
         style = _COLOURS[finding.severity]
-        say(head, style=style)
+        _line(finding.severity, f"{finding.scene}: {finding.text}", style)
         for key, text in (("where", finding.place), ("remedy", finding.remedy)):
             _line(key, text)
     if not found:

@@ -24,7 +24,8 @@ from mspn_ros.records import Array, DatasetError
 # Two poses of a frame agree within so much of the cameras' extent, and so many degrees
 # (docs/experiments.md, section 14).
 AGREES_PERCENT, AGREES_DEG = 3.0, 5.0
-# Two reconstructions that agree on such a share of the frames are right; else there is another.
+# Two reconstructions that agree on such a share of the frames are taken at once; else there is
+# another.
 _CERTAIN = 0.9
 # What the best two must agree on in the end.
 _ENOUGH = 0.7
@@ -81,10 +82,8 @@ class Agreement:
 def agree(reconstruct: Callable[[int], Run]) -> Agreement | None:
     """Reconstruct by ``reconstruct(run)`` until two agree, at most MOST_RUNS times; the best pair.
 
-    Two bent ones may agree on a good part, so that a few more are tried for a pair that agrees on
-    nearly all.
-
-    None where the first finds nothing; nothing is agreed on where it finds too little.
+    Two bent ones may agree on a good part: a few more are tried for a pair that agrees on nearly
+    all. None where the first finds nothing; nothing is agreed on where it finds too little.
     """
     runs: list[Run] = []
     best: Agreement | None = None

@@ -255,7 +255,10 @@ def _votes(
             camera = database.read_camera(image.camera_id)
             side = max(camera.width, camera.height)
             votes[name] = _vote(_moving_pairs(pycolmap, database, camera), side)
-    stored.write_text(json.dumps(votes), encoding="utf-8")
+    # Whole or not at all: half a file would stop every later run.
+    part = work / "features.votes.part"
+    part.write_text(json.dumps(votes), encoding="utf-8")
+    part.replace(stored)
     return votes
 
 
